@@ -1,0 +1,1 @@
+//! Run folders: atomic checkpoints, resume, and loading weights of any kind.

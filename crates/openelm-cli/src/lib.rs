@@ -1,0 +1,1 @@
+//! The openelm program: arguments, configuration files, progress.

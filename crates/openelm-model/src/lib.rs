@@ -1,0 +1,1 @@
+//! OpenELM: configuration, layer-wise allocation and the transformer on burn.

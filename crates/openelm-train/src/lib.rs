@@ -1,0 +1,1 @@
+//! Objective, optimizer, schedule, step and trainer for pretraining.
