@@ -1,1 +1,3 @@
-//! The openelm program: arguments, configuration files, progress.
+//! What the `openelm` program is made of. Glue only: everything that computes lives in the other crates.
+
+pub mod config;

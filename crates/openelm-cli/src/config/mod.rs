@@ -1,0 +1,30 @@
+//! Configuration files of a pretraining run: our own YAML form, and Apple's CoreNet form, into one [`RunConfig`].
+//!
+//! What must stay true: reading is strict (an unknown key, a wrong type or an impossible number is an error with its place, its
+//! key, a reason and a hint); a configuration that was loaded has passed [`RunConfig::validate`] and names files by absolute
+//! path; writing one and reading it back gives the same value. No other crate of the workspace is used here.
+
+pub mod corenet;
+mod data;
+mod error;
+mod load;
+mod locate;
+mod model;
+mod overrides;
+mod parse;
+mod paths;
+mod run;
+mod training;
+mod validate;
+mod validate_data;
+
+pub use data::{
+    CorpusSection, DataSection, Order, TokenizerSection, TokenizerTraining, ValidationSection,
+};
+pub use error::{ConfigError, Place};
+pub use load::Loaded;
+pub use model::{ModelSection, Multipliers, Preset};
+pub use run::{CheckpointSection, ExportFormat, ExportSection, LogSection, RunConfig, SampleSection};
+pub use training::{
+    Accumulation, Dtype, OptimizerSection, ScheduleSection, TrainingSection,
+};

@@ -1,0 +1,93 @@
+//! Numbers that make no run, in the data, the validation and the tokenizer sections.
+
+use std::collections::HashSet;
+
+use super::validate::{Check, at_least_one, not_negative, require};
+use super::{CorpusSection, Order, RunConfig, TokenizerSection};
+
+/// Checks the tokenizer, the corpora and the sequences of a run.
+pub(super) fn check_data(config: &RunConfig) -> Check {
+    check_tokenizer(&config.tokenizer, config.model.vocabulary())?;
+    let data = &config.data;
+    at_least_one("data.sequence_length", data.sequence_length)?;
+    if let Some(context) = config.model.context_length() {
+        require(
+            data.sequence_length <= context,
+            "data.sequence_length",
+            format!("{} is above the model's context length ({context})", data.sequence_length),
+            "shorten the sequences or raise model.max_context_length",
+        )?;
+    }
+    at_least_one("data.document_split_words", data.document_split_words)?;
+    at_least_one("data.lanes", data.lanes)?;
+    at_least_one("data.shuffle_buffer", data.shuffle_buffer)?;
+    at_least_one("data.prefetch", data.prefetch)?;
+    check_corpora("data.corpora", &data.corpora)?;
+    let weighted = data.corpora.iter().any(|corpus| corpus.weight > 0.0);
+    require(
+        data.order == Order::Corenet || weighted,
+        "data.corpora",
+        "no corpus has a weight above 0",
+        "give at least one corpus a positive weight",
+    )?;
+    match &config.validation {
+        Some(validation) => check_corpora("validation.corpora", &validation.corpora),
+        None => Ok(()),
+    }
+}
+
+fn check_tokenizer(tokenizer: &TokenizerSection, rows: Option<u64>) -> Check {
+    let hint = "give either `path` (a tokenizer that exists) or `train` (one to make)";
+    match (&tokenizer.path, &tokenizer.train) {
+        (None, None) => require(false, "tokenizer", "has neither `path` nor `train`", hint),
+        (Some(_), Some(_)) => require(false, "tokenizer", "has both `path` and `train`", hint),
+        (Some(path), None) => require(!path.as_os_str().is_empty(), "tokenizer.path", "is empty", hint),
+        (None, Some(train)) => {
+            at_least_one("tokenizer.train.vocab_size", train.vocab_size)?;
+            let rows = rows.unwrap_or(u64::MAX);
+            require(
+                train.vocab_size <= rows,
+                "tokenizer.train.vocab_size",
+                format!("{} is above model.vocab_size ({rows})", train.vocab_size),
+                "every token needs a row of the embedding: raise model.vocab_size",
+            )
+        }
+    }
+}
+
+fn check_corpora(key: &str, corpora: &[CorpusSection]) -> Check {
+    require(!corpora.is_empty(), key, "names no corpus", "add at least one corpus with its files")?;
+    let mut names = HashSet::new();
+    for (index, corpus) in corpora.iter().enumerate() {
+        let at = |field: &str| format!("{key}[{index}].{field}");
+        require(!corpus.name.trim().is_empty(), at("name"), "is empty", "give the corpus a name")?;
+        require(
+            names.insert(corpus.name.as_str()),
+            at("name"),
+            format!("`{}` is the name of an earlier corpus", corpus.name),
+            "give every corpus its own name",
+        )?;
+        require(!corpus.files.is_empty(), at("files"), "names no file", "name the corpus's files")?;
+        require(!corpus.text_key.is_empty(), at("text_key"), "is empty", "name the key or column of the text")?;
+        not_negative(at("weight"), corpus.weight)?;
+        if let Some([first, end]) = corpus.file_id_range {
+            require(
+                first < end,
+                at("file_id_range"),
+                format!("[{first}, {end}] holds no id"),
+                "give the first id and one past the last",
+            )?;
+        }
+        for (number, file) in corpus.files.iter().enumerate() {
+            let key = at(&format!("files[{number}]"));
+            require(!file.is_empty(), key.as_str(), "is empty", "name a file, a glob or a pattern")?;
+            require(
+                !file.contains("{file_id") || corpus.file_id_range.is_some(),
+                key,
+                "has {file_id}, but the corpus has no file_id_range",
+                "add `file_id_range: [first, one past the last]`",
+            )?;
+        }
+    }
+    Ok(())
+}

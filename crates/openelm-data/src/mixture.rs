@@ -1,0 +1,145 @@
+//! What all lanes of the mixed order share: which shards, or which documents of a shard, belong to which lane.
+//!
+//! A corpus with at least as many shards as lanes is dealt shard by shard. With fewer, lanes share a shard by taking every
+//! k-th document. Either way each document belongs to exactly one lane. A lane whose share holds no document that passes the
+//! filters takes the whole corpus instead (`Share::whole`), so that few documents and many lanes still mix.
+
+use crate::config::DataConfig;
+use crate::encoder::TextEncoder;
+use crate::seeded::{Purpose, Seeded};
+use crate::shard::Shard;
+
+/// The fixed facts of a mixed order.
+pub(crate) struct Mixture {
+    pub corpora: Vec<MixedCorpus>,
+    pub encoder: TextEncoder,
+    pub length: usize,
+    /// Sequences of a lane that are permuted among each other.
+    pub block: usize,
+    pub lanes: usize,
+    shuffle: bool,
+    seed: u64,
+}
+
+/// One corpus of a mixture.
+pub(crate) struct MixedCorpus {
+    pub name: String,
+    pub weight: f64,
+    pub shards: Vec<Shard>,
+    /// Order in which shards are dealt to lanes.
+    deal: Vec<usize>,
+}
+
+/// A lane's part of a corpus.
+pub(crate) struct Share {
+    /// Indexes into the corpus's shards.
+    pub shards: Vec<usize>,
+    /// In each shard: the first document, and the distance from one to the next.
+    pub first: u64,
+    pub stride: u64,
+}
+
+impl Mixture {
+    pub fn new(config: &DataConfig, shards: &[Shard], encoder: TextEncoder) -> Self {
+        let corpora = config.corpora.iter().enumerate().map(|(index, corpus)| {
+            let shards: Vec<Shard> = shards.iter().filter(|shard| shard.corpus == index).cloned().collect();
+            let deal = if config.shuffle {
+                Seeded::new(config.seed, Purpose::DealShards, &[index as u64]).permutation(shards.len())
+            } else {
+                (0..shards.len()).collect()
+            };
+            MixedCorpus { name: corpus.name.clone(), weight: corpus.weight, shards, deal }
+        });
+        Self {
+            corpora: corpora.collect(),
+            encoder,
+            length: config.sequence_length,
+            block: config.shuffle_buffer,
+            lanes: config.lanes,
+            shuffle: config.shuffle,
+            seed: config.seed,
+        }
+    }
+
+    /// A lane's part of a corpus; all of it when `whole`.
+    pub fn share(&self, corpus: usize, lane: usize, whole: bool) -> Share {
+        let deal = &self.corpora[corpus].deal;
+        let shards = deal.len();
+        if whole {
+            return Share { shards: (0..shards).collect(), first: 0, stride: 1 };
+        }
+        if shards >= self.lanes {
+            let own = deal.iter().copied().skip(lane).step_by(self.lanes).collect();
+            return Share { shards: own, first: 0, stride: 1 };
+        }
+        let at = lane % shards;
+        let sharers = (self.lanes - at).div_ceil(shards);
+        Share { shards: vec![deal[at]], first: (lane / shards) as u64, stride: sharers as u64 }
+    }
+
+    /// The order of `count` shards of a lane in an epoch.
+    pub fn shard_order(&self, corpus: usize, lane: usize, epoch: u64, count: usize) -> Vec<usize> {
+        if !self.shuffle {
+            return (0..count).collect();
+        }
+        Seeded::new(self.seed, Purpose::ShardOrder, &[corpus as u64, lane as u64, epoch]).permutation(count)
+    }
+
+    /// The order in which a block's sequences are given.
+    pub fn block_order(&self, lane: usize, block: u64) -> Vec<usize> {
+        if !self.shuffle {
+            return (0..self.block).collect();
+        }
+        Seeded::new(self.seed, Purpose::BlockOrder, &[lane as u64, block]).permutation(self.block)
+    }
+
+    /// Tokens that each corpus counts as given before the lane starts. Up to one sequence each, so that lanes do not all
+    /// begin with the same corpus; the shares are not touched in the long run.
+    pub fn first_credits(&self, lane: usize) -> Vec<f64> {
+        let mut random = Seeded::new(self.seed, Purpose::FirstCorpora, &[lane as u64]);
+        self.corpora.iter().map(|_| random.fraction() * self.length as f64).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::CorpusConfig;
+    use crate::encoder::tests::Bytes;
+    use crate::shard::Layout;
+
+    fn mixture(shards: usize, lanes: usize) -> Mixture {
+        let mut config = DataConfig::new(vec![CorpusConfig::new("a", vec!["a".into()])], 8);
+        config.lanes = lanes;
+        let shard = Shard {
+            path: "a".into(),
+            source: "a".into(),
+            corpus: 0,
+            corpus_name: "a".into(),
+            text_key: "text".into(),
+            layout: Layout::Lines,
+            size: 0,
+        };
+        let encoder = TextEncoder::new(&config, Arc::new(Bytes)).unwrap();
+        Mixture::new(&config, &vec![shard; shards], encoder)
+    }
+
+    #[test]
+    fn every_document_belongs_to_one_lane() {
+        for (shards, lanes) in [(1, 1), (1, 8), (3, 8), (8, 8), (13, 8), (7, 4)] {
+            let mixture = mixture(shards, lanes);
+            let mut owners = vec![[0u32; 40]; shards];
+            for lane in 0..lanes {
+                let share = mixture.share(0, lane, false);
+                for shard in share.shards {
+                    for document in (share.first..40).step_by(share.stride as usize) {
+                        owners[shard][document as usize] += 1;
+                    }
+                }
+            }
+            assert!(owners.iter().flatten().all(|count| *count == 1), "{shards} shards, {lanes} lanes");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The causal mask of grouped-query attention.
+
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+/// True where a query must not look. Shaped [1, 1, groups · queries, keys], because the queries of one key/value head
+/// stand one group after the other in a single matrix.
+#[derive(Clone, Debug)]
+pub struct CausalMask(pub(crate) Tensor<4, Bool>);
+
+impl CausalMask {
+    /// For `queries` positions that begin at `start`, over keys 0 to `start + queries` - 1.
+    pub fn new(groups: usize, start: usize, queries: usize, device: &Device) -> Self {
+        let keys = start + queries;
+        let mut hidden = Vec::with_capacity(groups * queries * keys);
+        for _ in 0..groups {
+            for query in 0..queries {
+                hidden.extend((0..keys).map(|key| key > start + query));
+            }
+        }
+        let device = device.clone().without_autodiff();
+        Self(Tensor::from_data(
+            TensorData::new(hidden, [1, 1, groups * queries, keys]),
+            &device,
+        ))
+    }
+
+    /// The same mask, to be used with tracked tensors.
+    pub fn autodiff(self) -> Self {
+        Self(self.0.autodiff())
+    }
+}

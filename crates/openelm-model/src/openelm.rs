@@ -1,0 +1,224 @@
+//! The whole model: embedding, blocks, last norm and head, on any burn device.
+//!
+//! What must stay true: parameters live on the plain (untracked) device; whoever needs gradients tracks a block at a
+//! time. The head is the embedding itself when the configuration ties them.
+
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::{
+    Block, CausalMask, ModelConfig, ModelError, Parameter, ParameterInfo, Precision, RmsNorm, RotaryTable,
+    block::linear, init::initial_values,
+    parameters::{parameter_infos, upload},
+    rope::Rotation,
+};
+
+/// An OpenELM with its weights.
+#[derive(Clone, Debug)]
+pub struct OpenElm {
+    config: ModelConfig,
+    infos: Vec<ParameterInfo>,
+    device: Device,
+    rotary: RotaryTable,
+    /// [vocabulary, model_dim]
+    pub token_embeddings: Tensor<2>,
+    pub blocks: Vec<Block>,
+    pub norm: RmsNorm,
+    /// [vocabulary, model_dim], when not tied to the embedding.
+    pub classifier: Option<Tensor<2>>,
+}
+
+impl OpenElm {
+    /// A model with CoreNet's initial distributions.
+    ///
+    /// # Errors
+    /// When the configuration is impossible.
+    pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
+        Self::build(config, device, |info| Ok(initial_values(info, config, seed)))
+    }
+
+    /// A model with given weights; `values` is asked for each parameter once, in order.
+    ///
+    /// # Errors
+    /// When the configuration is impossible, `values` fails, or gives another number of values than the shape has.
+    pub fn build<E: From<ModelError>>(
+        config: &ModelConfig,
+        device: &Device,
+        mut values: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        config.validate()?;
+        let device = device.clone().without_autodiff();
+        let infos = parameter_infos(config)?;
+        let mut next = infos.iter();
+        let mut take = || -> Result<(Tensor<1>, Vec<usize>), E> {
+            let Some(info) = next.next() else {
+                return Err(ModelError::Missing { name: "(past the last parameter)".into() }.into());
+            };
+            let values = values(info)?;
+            if values.len() != info.count() {
+                info.check(&[values.len()])?;
+            }
+            Ok((upload(values, &device), info.shape.clone()))
+        };
+        let mut matrix = {
+            |take: &mut dyn FnMut() -> Result<(Tensor<1>, Vec<usize>), E>| -> Result<Tensor<2>, E> {
+                let (flat, shape) = take()?;
+                Ok(flat.reshape([shape[0], shape[1]]))
+            }
+        };
+        let norm = |take: &mut dyn FnMut() -> Result<(Tensor<1>, Vec<usize>), E>| -> Result<RmsNorm, E> {
+            Ok(RmsNorm { weight: take()?.0 })
+        };
+        let token_embeddings = matrix(&mut take)?;
+        let mut blocks = Vec::with_capacity(config.num_transformer_layers);
+        for shape in config.layers()? {
+            let attn_norm = norm(&mut take)?;
+            let qkv_proj = matrix(&mut take)?;
+            let (q_norm, k_norm) = if config.normalize_qk_projections {
+                (Some(norm(&mut take)?), Some(norm(&mut take)?))
+            } else {
+                (None, None)
+            };
+            blocks.push(Block {
+                shape,
+                gated: config.ffn_with_glu,
+                attn_norm,
+                qkv_proj,
+                q_norm,
+                k_norm,
+                out_proj: matrix(&mut take)?,
+                ffn_norm: norm(&mut take)?,
+                proj_1: matrix(&mut take)?,
+                proj_2: matrix(&mut take)?,
+            });
+        }
+        let last_norm = norm(&mut take)?;
+        let classifier = if config.share_input_output_layers { None } else { Some(matrix(&mut take)?) };
+        Ok(Self {
+            rotary: RotaryTable::new(config, config.rope_max_length, &device),
+            config: config.clone(),
+            infos,
+            device,
+            token_embeddings,
+            blocks,
+            norm: last_norm,
+            classifier,
+        })
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The plain device that holds the parameters.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Names and shapes of the parameters, in the order of [`parameters_mut`](Self::parameters_mut).
+    pub fn infos(&self) -> &[ParameterInfo] {
+        &self.infos
+    }
+
+    /// Number of parameters, the tied embedding once.
+    pub fn num_parameters(&self) -> usize {
+        self.infos.iter().map(ParameterInfo::count).sum()
+    }
+
+    /// Names and shapes that a model of `config` has, without building it.
+    ///
+    /// # Errors
+    /// When the configuration is impossible.
+    pub fn infos_of(config: &ModelConfig) -> Result<Vec<ParameterInfo>, ModelError> {
+        config.validate()?;
+        parameter_infos(config)
+    }
+
+    /// Every parameter, in the order of [`infos`](Self::infos).
+    pub fn parameters_mut(&mut self) -> Vec<Parameter<'_>> {
+        let mut all = vec![Parameter::Matrix(&mut self.token_embeddings)];
+        for block in &mut self.blocks {
+            all.extend(block.parameters_mut());
+        }
+        all.push(Parameter::Vector(&mut self.norm.weight));
+        all.extend(self.classifier.as_mut().map(Parameter::Matrix));
+        all
+    }
+
+    /// Copies every parameter to the host, one at a time, in order: name, shape and values.
+    ///
+    /// # Errors
+    /// When the device fails, or `keep` does.
+    pub fn read_parameters<E: From<ModelError>>(
+        &mut self,
+        mut keep: impl FnMut(&ParameterInfo, Vec<f32>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let infos = self.infos.clone();
+        for (info, parameter) in infos.iter().zip(self.parameters_mut()) {
+            let values = parameter.flat().try_into_vec_as::<f32>().map_err(|error| ModelError::Read {
+                name: info.name.clone(),
+                reason: format!("{error:?}"),
+            })?;
+            keep(info, values)?;
+        }
+        Ok(())
+    }
+
+    /// Rows of the rotary table for a run of positions.
+    ///
+    /// # Errors
+    /// When the run reaches past the table.
+    pub fn rotation(&self, start: usize, length: usize) -> Result<Rotation, ModelError> {
+        self.rotary.rotation(start, length)
+    }
+
+    /// Embeddings of `ids` [batch, sequence]: [batch, sequence, model_dim].
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, sequence] = ids.dims();
+        self.token_embeddings
+            .clone()
+            .select(0, ids.reshape([batch * sequence]))
+            .reshape([batch, sequence, self.config.model_dim])
+    }
+
+    /// The table that turns hidden states into logits.
+    pub fn head(&self) -> &Tensor<2> {
+        self.classifier.as_ref().unwrap_or(&self.token_embeddings)
+    }
+
+    /// Logits [batch, sequence, vocabulary] of `hidden` [batch, sequence, model_dim], the output of the last block.
+    pub fn logits(&self, hidden: Tensor<3>, precision: Precision) -> Tensor<3> {
+        linear(self.norm.forward(hidden), self.head(), precision)
+    }
+
+    /// Logits [batch, sequence, vocabulary] of `ids` [batch, sequence], positions from 0, without a cache or gradients.
+    ///
+    /// # Errors
+    /// When the sequence is longer than the rotary table.
+    pub fn forward(&self, ids: Tensor<2, Int>, precision: Precision) -> Result<Tensor<3>, ModelError> {
+        let [_, sequence] = ids.dims();
+        let rotation = self.rotation(0, sequence)?;
+        let mask = CausalMask::new(self.config.num_gqa_groups, 0, sequence, &self.device);
+        let hidden = self
+            .blocks
+            .iter()
+            .fold(self.embed(ids), |x, block| block.forward(x, &rotation, &mask, precision));
+        Ok(self.logits(hidden, precision))
+    }
+}
+
+impl Block {
+    /// This block's parameters, in their fixed order.
+    pub fn parameters_mut(&mut self) -> Vec<Parameter<'_>> {
+        let mut all = vec![
+            Parameter::Vector(&mut self.attn_norm.weight),
+            Parameter::Matrix(&mut self.qkv_proj),
+        ];
+        all.extend(self.q_norm.as_mut().map(|norm| Parameter::Vector(&mut norm.weight)));
+        all.extend(self.k_norm.as_mut().map(|norm| Parameter::Vector(&mut norm.weight)));
+        all.push(Parameter::Matrix(&mut self.out_proj));
+        all.push(Parameter::Vector(&mut self.ffn_norm.weight));
+        all.push(Parameter::Matrix(&mut self.proj_1));
+        all.push(Parameter::Matrix(&mut self.proj_2));
+        all
+    }
+}

@@ -1,0 +1,92 @@
+//! Rotary position embedding, half-split: channel i turns together with channel i + head_dim/2 (CoreNet
+//! `layers/positional_embedding` RotaryEmbedding). burn's own rotary embedding pairs neighbours and gives other numbers.
+//!
+//! What must stay true: angles are computed in f32 as CoreNet does (position · 1/constant^(2i/head_dim)), so that far
+//! positions agree as well.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::{ModelConfig, ModelError};
+
+/// Cosines and sines of every position up to the table's length.
+#[derive(Clone, Debug)]
+pub struct RotaryTable {
+    cos: Tensor<2>, // [positions, head_dim / 2]
+    sin: Tensor<2>, // [positions, head_dim / 2]
+}
+
+/// The table's rows for one run of positions, shaped to broadcast over [batch, sequence, heads, head_dim / 2].
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    cos: Tensor<4>,
+    sin: Tensor<4>,
+}
+
+impl RotaryTable {
+    /// Positions 0 to `positions` - 1 for the head dimension and constant of `config`.
+    pub fn new(config: &ModelConfig, positions: usize, device: &Device) -> Self {
+        let half = config.head_dim / 2;
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| {
+                let exponent = (2 * i) as f32 / config.head_dim as f32;
+                1.0 / (config.rope_freq_constant as f32).powf(exponent)
+            })
+            .collect();
+        let mut cos = Vec::with_capacity(positions * half);
+        let mut sin = Vec::with_capacity(positions * half);
+        for position in 0..positions {
+            for frequency in &frequencies {
+                // The product is rounded to f32 first: at position 2 000 that rounding is what CoreNet's angles carry.
+                let angle = f64::from(position as f32 * frequency);
+                cos.push(angle.cos() as f32);
+                sin.push(angle.sin() as f32);
+            }
+        }
+        let device = device.clone().without_autodiff();
+        Self {
+            cos: Tensor::from_data(TensorData::new(cos, [positions, half]), &device),
+            sin: Tensor::from_data(TensorData::new(sin, [positions, half]), &device),
+        }
+    }
+
+    /// Rows for positions `start` to `start + length` - 1.
+    ///
+    /// # Errors
+    /// When the table is shorter than that.
+    pub fn rotation(&self, start: usize, length: usize) -> Result<Rotation, ModelError> {
+        let [limit, half] = self.cos.dims();
+        if start + length > limit {
+            return Err(ModelError::TooLong { start, length, limit });
+        }
+        let rows = |table: &Tensor<2>| table.clone().narrow(0, start, length).reshape([1, length, 1, half]);
+        Ok(Rotation {
+            cos: rows(&self.cos),
+            sin: rows(&self.sin),
+        })
+    }
+}
+
+impl Rotation {
+    /// The same rows, to be used with tracked tensors.
+    pub fn autodiff(self) -> Self {
+        Self {
+            cos: self.cos.autodiff(),
+            sin: self.sin.autodiff(),
+        }
+    }
+
+    /// Turns `x` [batch, sequence, heads, head_dim] by its positions.
+    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, _, _, head_dim] = x.dims();
+        let half = head_dim / 2;
+        let first = x.clone().narrow(3, 0, half);
+        let second = x.narrow(3, half, half);
+        Tensor::cat(
+            vec![
+                first.clone() * self.cos.clone() - second.clone() * self.sin.clone(),
+                second * self.cos.clone() + first * self.sin.clone(),
+            ],
+            3,
+        )
+    }
+}

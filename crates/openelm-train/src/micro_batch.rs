@@ -1,0 +1,133 @@
+//! Sequences that go through the model at once, ready for a device.
+//!
+//! What must stay true: the inputs are all tokens but the last of each row, the targets all but the first; a target that is the
+//! padding id counts for nothing; every id that reaches the device lies inside the embedding.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use openelm_data::{Batch, Sequence};
+
+use crate::error::TrainError;
+
+/// Inputs and targets of some sequences, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// [batch, sequence]
+    inputs: Vec<u32>,
+    /// [batch, sequence]
+    targets: Vec<u32>,
+    batch: usize,
+    sequence: usize,
+    /// A target with this id does not count.
+    padding_id: u32,
+}
+
+impl MicroBatch {
+    /// Splits rows of `sequence + 1` tokens into inputs and targets.
+    ///
+    /// # Errors
+    /// When the tokens do not fill the rows, or a token other than padding is outside `vocab_size`.
+    pub fn new(tokens: &[u32], sequence: usize, padding_id: u32, vocab_size: usize) -> Result<Self, TrainError> {
+        let row = sequence + 1;
+        if sequence == 0 || tokens.is_empty() || !tokens.len().is_multiple_of(row) {
+            return Err(TrainError::Batch { reason: format!("{} tokens are no whole rows of {row}", tokens.len()) });
+        }
+        if let Some(bad) = tokens.iter().find(|id| **id != padding_id && **id as usize >= vocab_size) {
+            return Err(TrainError::Batch { reason: format!("token id {bad} is outside the vocabulary of {vocab_size} rows") });
+        }
+        let rows = tokens.chunks_exact(row);
+        Ok(Self {
+            inputs: rows.clone().flat_map(|row| &row[..sequence]).copied().collect(),
+            targets: rows.flat_map(|row| &row[1..]).copied().collect(),
+            batch: tokens.len() / row,
+            sequence,
+            padding_id,
+        })
+    }
+
+    /// The loader's batch cut into micro-batches of `size` sequences; the last may be smaller.
+    ///
+    /// # Errors
+    /// As [`MicroBatch::new`].
+    pub fn cut(batch: &Batch, size: usize, vocab_size: usize) -> Result<Vec<Self>, TrainError> {
+        let rows = batch.tokens.chunks(size.max(1) * (batch.sequence_length + 1));
+        rows.map(|tokens| Self::new(tokens, batch.sequence_length, batch.padding_id, vocab_size)).collect()
+    }
+
+    /// Held-out sequences in groups of `size`.
+    ///
+    /// # Errors
+    /// As [`MicroBatch::new`].
+    pub fn of_sequences(sequences: &[Sequence], size: usize, padding_id: u32, vocab_size: usize) -> Result<Vec<Self>, TrainError> {
+        let group = |group: &[Sequence]| {
+            let tokens: Vec<u32> = group.iter().flat_map(|sequence| &sequence.tokens).copied().collect();
+            let length = group.first().map_or(0, |sequence| sequence.tokens.len().saturating_sub(1));
+            Self::new(&tokens, length, padding_id, vocab_size)
+        };
+        sequences.chunks(size.max(1)).map(group).collect()
+    }
+
+    /// Sequences.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Positions of each sequence.
+    pub fn sequence(&self) -> usize {
+        self.sequence
+    }
+
+    /// Targets, padding included.
+    pub fn positions(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Targets that count.
+    pub fn target_count(&self) -> u64 {
+        self.targets.iter().filter(|id| **id != self.padding_id).count() as u64
+    }
+
+    /// Input ids [batch, sequence] on `device`. Padding that lies outside the embedding becomes row 0: it stands at the end of
+    /// its row, so no counted position sees it.
+    pub fn inputs(&self, vocab_size: usize, device: &Device) -> Tensor<2, Int> {
+        let ids: Vec<i32> = self.inputs.iter().map(|id| if (*id as usize) < vocab_size { *id as i32 } else { 0 }).collect();
+        Tensor::from_data(TensorData::new(ids, [self.batch, self.sequence]), device)
+    }
+
+    /// Targets [batch · sequence], those that do not count as row 0, and their weights: 1 where they count, else 0.
+    pub fn targets(&self) -> (Vec<i32>, Vec<f32>) {
+        let counted = |id: &u32| *id != self.padding_id;
+        let ids = self.targets.iter().map(|id| if counted(id) { *id as i32 } else { 0 }).collect();
+        let weights = self.targets.iter().map(|id| f32::from(u8::from(counted(id)))).collect();
+        (ids, weights)
+    }
+
+    /// 1 for each input [batch · sequence] whose embedding learns, 0 for the padding row, which CoreNet's
+    /// `nn.Embedding(padding_idx)` leaves alone; `None` when every row learns.
+    pub fn learning_inputs(&self, padding_index: Option<usize>) -> Option<Vec<f32>> {
+        let padding = padding_index?;
+        let learns = |id: &u32| *id as usize != padding;
+        (!self.inputs.iter().all(learns)).then(|| self.inputs.iter().map(|id| f32::from(u8::from(learns(id)))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_shifted_and_padding_does_not_count() {
+        let batch = MicroBatch::new(&[1, 5, 6, 2, 1, 7, 9, 9], 3, 9, 9).unwrap();
+        assert_eq!((batch.batch(), batch.sequence(), batch.target_count()), (2, 3, 4));
+        assert_eq!(batch.inputs, [1, 5, 6, 1, 7, 9]);
+        assert_eq!(batch.targets(), (vec![5, 6, 2, 7, 0, 0], vec![1.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
+        assert_eq!(batch.learning_inputs(Some(9)), Some(vec![1.0, 1.0, 1.0, 1.0, 1.0, 0.0]));
+        assert_eq!(batch.learning_inputs(Some(8)), None);
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_refused() {
+        assert!(MicroBatch::new(&[1, 5, 9], 2, 8, 9).unwrap_err().to_string().contains("token id 9"));
+        assert!(MicroBatch::new(&[1, 5, 6, 2], 2, 8, 9).is_err());
+        assert!(MicroBatch::new(&[], 2, 8, 9).is_err());
+    }
+}
