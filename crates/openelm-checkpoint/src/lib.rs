@@ -1,1 +1,31 @@
-//! Run folders: atomic checkpoints, resume, and loading weights of any kind.
+//! Run folders and weights on disk.
+//!
+//! - [`RunFolder`]: a folder that one run owns, with atomic checkpoints in it. A checkpoint is whole or it does not exist.
+//! - [`Checkpoint`]: weights, optimizer state and a [`Manifest`], verified before anything is read from them.
+//! - [`Weights`]: a model's weights from whatever lies at a path: a run, a checkpoint, a Hugging Face folder, a CoreNet `.pt`.
+//!
+//! What must stay true: tensors on disk have Hugging Face's names, in memory CoreNet's; reading never changes a file.
+
+mod checkpoint;
+mod error;
+mod folder;
+mod hf_config;
+mod manifest;
+mod names;
+mod save;
+mod shapes;
+mod weights;
+
+pub use checkpoint::{Checkpoint, OptimizerState};
+pub use error::CheckpointError;
+pub use folder::RunFolder;
+pub use hf_config::{from_hf_config, to_hf_config};
+pub use manifest::{FileRecord, Manifest};
+pub use names::{corenet_name, hf_name};
+pub use save::Draft;
+pub use weights::{WeightKind, Weights};
+
+/// The weights in a checkpoint.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// The optimizer state in a checkpoint.
+pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";

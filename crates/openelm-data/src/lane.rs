@@ -51,6 +51,11 @@ impl LaneState {
         self.block * mixture.block as u64 + self.offset as u64
     }
 
+    /// The same block after `offset` of its sequences.
+    pub fn at(&self, offset: usize) -> Self {
+        Self { offset, ..self.clone() }
+    }
+
     /// Whether the state fits a mixture of so many corpora.
     pub fn fits(&self, mixture: &Mixture) -> bool {
         let corpora = mixture.corpora.len();

@@ -130,7 +130,7 @@ impl Loader {
         let progress = match &self.streams {
             Streams::Mixed(mixed) => Progress::Mixed {
                 sequence: mixed.base + self.given * self.world as u64,
-                lanes: mixed.states.iter().map(|(start, offset)| LaneState { offset: *offset, ..LaneState::clone(start) }).collect(),
+                lanes: mixed.states.iter().map(|(start, offset)| start.at(*offset)).collect(),
             },
             Streams::Corenet(corenet) => Progress::Corenet { world: self.world, ranks: vec![corenet.state.clone()] },
         };

@@ -1,1 +1,16 @@
-//! Generation: KV cache, sampling, streaming.
+//! Generation on any burn device: prefill, decode with a key/value cache, sampling, streaming.
+//!
+//! What must stay true: with a cache the logits are those of the whole sequence without one; greedy decoding takes the first of
+//! equal logits; a seed gives the same text again.
+
+mod cache;
+mod error;
+mod generate;
+mod sampler;
+mod session;
+
+pub use cache::KvCache;
+pub use error::InferError;
+pub use generate::{Generation, Limits, StopReason, generate};
+pub use sampler::{Sampler, SamplingSettings};
+pub use session::Session;

@@ -123,7 +123,7 @@ pub(crate) fn linear(x: Tensor<3>, weight: &Tensor<2>, precision: Precision) -> 
 }
 
 /// A matrix product of f32 tensors in the asked precision, back in f32.
-fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>, precision: Precision) -> Tensor<D> {
+pub fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>, precision: Precision) -> Tensor<D> {
     match precision {
         Precision::F32 => a.matmul(b),
         Precision::Bf16 => a.cast(DType::BF16).matmul(b.cast(DType::BF16)).cast(DType::F32),

@@ -18,7 +18,7 @@ mod parameters;
 mod presets;
 mod rope;
 
-pub use block::{Block, Projected};
+pub use block::{Block, Projected, product};
 pub use config::{ModelConfig, Multipliers};
 pub use cost::{LayerCost, ModelCost};
 pub use device::{DEVICES, open_device};

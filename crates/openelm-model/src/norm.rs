@@ -13,6 +13,11 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// The same norm with a weight that autodiff tracks.
+    pub fn tracked(&self) -> Self {
+        Self { weight: self.weight.clone().autodiff().require_grad() }
+    }
+
     /// Norms `x` [.., width] over its last dimension.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();

@@ -48,33 +48,14 @@ impl OpenElm {
         config.validate()?;
         let device = device.clone().without_autodiff();
         let infos = parameter_infos(config)?;
-        let mut next = infos.iter();
-        let mut take = || -> Result<(Tensor<1>, Vec<usize>), E> {
-            let Some(info) = next.next() else {
-                return Err(ModelError::Missing { name: "(past the last parameter)".into() }.into());
-            };
-            let values = values(info)?;
-            if values.len() != info.count() {
-                info.check(&[values.len()])?;
-            }
-            Ok((upload(values, &device), info.shape.clone()))
-        };
-        let mut matrix = {
-            |take: &mut dyn FnMut() -> Result<(Tensor<1>, Vec<usize>), E>| -> Result<Tensor<2>, E> {
-                let (flat, shape) = take()?;
-                Ok(flat.reshape([shape[0], shape[1]]))
-            }
-        };
-        let norm = |take: &mut dyn FnMut() -> Result<(Tensor<1>, Vec<usize>), E>| -> Result<RmsNorm, E> {
-            Ok(RmsNorm { weight: take()?.0 })
-        };
-        let token_embeddings = matrix(&mut take)?;
+        let mut reader = ParameterReader { infos: infos.iter(), values: &mut values, device: &device };
+        let token_embeddings = reader.matrix()?;
         let mut blocks = Vec::with_capacity(config.num_transformer_layers);
         for shape in config.layers()? {
-            let attn_norm = norm(&mut take)?;
-            let qkv_proj = matrix(&mut take)?;
+            let attn_norm = reader.norm()?;
+            let qkv_proj = reader.matrix()?;
             let (q_norm, k_norm) = if config.normalize_qk_projections {
-                (Some(norm(&mut take)?), Some(norm(&mut take)?))
+                (Some(reader.norm()?), Some(reader.norm()?))
             } else {
                 (None, None)
             };
@@ -85,14 +66,14 @@ impl OpenElm {
                 qkv_proj,
                 q_norm,
                 k_norm,
-                out_proj: matrix(&mut take)?,
-                ffn_norm: norm(&mut take)?,
-                proj_1: matrix(&mut take)?,
-                proj_2: matrix(&mut take)?,
+                out_proj: reader.matrix()?,
+                ffn_norm: reader.norm()?,
+                proj_1: reader.matrix()?,
+                proj_2: reader.matrix()?,
             });
         }
-        let last_norm = norm(&mut take)?;
-        let classifier = if config.share_input_output_layers { None } else { Some(matrix(&mut take)?) };
+        let last_norm = reader.norm()?;
+        let classifier = if config.share_input_output_layers { None } else { Some(reader.matrix()?) };
         Ok(Self {
             rotary: RotaryTable::new(config, config.rope_max_length, &device),
             config: config.clone(),
@@ -206,7 +187,58 @@ impl OpenElm {
     }
 }
 
+/// Hands out parameters one after the other in the fixed order.
+struct ParameterReader<'a, F> {
+    infos: std::slice::Iter<'a, ParameterInfo>,
+    values: &'a mut F,
+    device: &'a Device,
+}
+
+impl<E: From<ModelError>, F: FnMut(&ParameterInfo) -> Result<Vec<f32>, E>> ParameterReader<'_, F> {
+    fn take(&mut self) -> Result<(Tensor<1>, &[usize]), E> {
+        let Some(info) = self.infos.next() else {
+            return Err(ModelError::Missing { name: "(past the last parameter)".into() }.into());
+        };
+        let values = (self.values)(info)?;
+        if values.len() != info.count() {
+            info.check(&[values.len()])?;
+        }
+        Ok((upload(values, self.device), &info.shape))
+    }
+
+    fn matrix(&mut self) -> Result<Tensor<2>, E> {
+        let (flat, shape) = self.take()?;
+        Ok(flat.reshape([shape[0], shape[1]]))
+    }
+
+    fn norm(&mut self) -> Result<RmsNorm, E> {
+        Ok(RmsNorm { weight: self.take()?.0 })
+    }
+}
+
 impl Block {
+    /// The same block with parameters that autodiff tracks.
+    pub fn tracked(&self) -> Self {
+        let matrix = |tensor: &Tensor<2>| tensor.clone().autodiff().require_grad();
+        Self {
+            shape: self.shape,
+            gated: self.gated,
+            attn_norm: self.attn_norm.tracked(),
+            qkv_proj: matrix(&self.qkv_proj),
+            q_norm: self.q_norm.as_ref().map(RmsNorm::tracked),
+            k_norm: self.k_norm.as_ref().map(RmsNorm::tracked),
+            out_proj: matrix(&self.out_proj),
+            ffn_norm: self.ffn_norm.tracked(),
+            proj_1: matrix(&self.proj_1),
+            proj_2: matrix(&self.proj_2),
+        }
+    }
+
+    /// Parameters of a block.
+    pub fn num_parameters(&self) -> usize {
+        6 + usize::from(self.q_norm.is_some()) + usize::from(self.k_norm.is_some())
+    }
+
     /// This block's parameters, in their fixed order.
     pub fn parameters_mut(&mut self) -> Vec<Parameter<'_>> {
         let mut all = vec![

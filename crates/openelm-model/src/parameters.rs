@@ -3,7 +3,7 @@
 //! What must stay true: names are CoreNet's, the order never changes (optimizer state is kept by position), and a tied
 //! embedding appears once.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::{LayerShape, ModelConfig, ModelError};
 
@@ -86,6 +86,17 @@ impl Parameter<'_> {
             Self::Matrix(tensor) => {
                 let [rows, columns] = tensor.dims();
                 (**tensor).clone().reshape([rows * columns])
+            }
+        }
+    }
+
+    /// Takes this parameter's gradient, as one row, out of what a backward pass found.
+    pub fn take_gradient(&self, found: &mut Gradients) -> Option<Tensor<1>> {
+        match self {
+            Self::Vector(tensor) => tensor.grad_remove(found),
+            Self::Matrix(tensor) => {
+                let [rows, columns] = tensor.dims();
+                Some(tensor.grad_remove(found)?.reshape([rows * columns]))
             }
         }
     }

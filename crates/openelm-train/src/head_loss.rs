@@ -34,6 +34,8 @@ pub(crate) struct HeadLoss {
     pub ce_sum: Tensor<1>,
     /// Σ logsumexp²: [1]
     pub z_sum: Tensor<1>,
+    /// Rows of the table.
+    pub vocabulary: usize,
     /// By the hidden states and by the table: [tokens, model_dim], [vocabulary, model_dim]
     pub gradients: Option<(Tensor<2>, Tensor<2>)>,
 }
@@ -89,7 +91,7 @@ pub(crate) fn head_loss(
         };
         (hidden, table)
     });
-    HeadLoss { ce_sum, z_sum, gradients }
+    HeadLoss { ce_sum, z_sum, vocabulary, gradients }
 }
 
 /// Host values as [length, 1].

@@ -1,1 +1,29 @@
-//! Objective, optimizer, schedule, step and trainer for pretraining.
+//! Training: objective, gradients, AdamW, schedule, the step, and a run with its logs, validation and checkpoints.
+//!
+//! What must stay true: a step is one optimizer update; nothing here depends on the wall clock but the reported speeds; whatever
+//! a run needs to continue is in its checkpoint.
+
+mod adamw;
+mod backward;
+mod error;
+mod gradients;
+mod head_loss;
+mod metrics;
+mod micro_batch;
+mod schedule;
+mod settings;
+mod step;
+mod tensorboard;
+mod trainer;
+
+pub use adamw::{AdamW, AdamWConfig, MOMENTS};
+pub use backward::{Arithmetic, LossSums, losses, losses_and_gradients};
+pub use error::TrainError;
+pub use gradients::{Gradients, clip_factor};
+pub use metrics::{MetricsLog, StepRecord, ValidationRecord};
+pub use micro_batch::MicroBatch;
+pub use schedule::Schedule;
+pub use settings::{Accumulation, TrainSettings};
+pub use step::{StepOutcome, train_step};
+pub use tensorboard::EventLog;
+pub use trainer::{Ended, Observer, RunFacts, Trainer, loader_state};

@@ -109,6 +109,30 @@ pub struct DataSection {
     pub corpora: Vec<CorpusSection>,
 }
 
+impl DataSection {
+    /// These corpora with the defaults, and no sequence length yet.
+    pub(super) fn with(corpora: Vec<CorpusSection>) -> Self {
+        Self {
+            order: Order::default(),
+            sequence_length: 0,
+            min_tokens_per_text: 0,
+            min_characters_per_text: 0,
+            normalize: true,
+            add_bos: true,
+            add_eos: true,
+            shuffle: true,
+            seed: None,
+            document_split_words: default_document_split_words(),
+            lanes: default_lanes(),
+            shuffle_buffer: default_shuffle_buffer(),
+            workers: 0,
+            prefetch: default_prefetch(),
+            threads: 0,
+            corpora,
+        }
+    }
+}
+
 /// Text that the run is scored on, never trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the keys of `validation`")]

@@ -93,6 +93,19 @@ impl ConfigError {
         }
     }
 
+    /// The same error about another key.
+    pub(super) fn about(mut self, new: String) -> Self {
+        match &mut self {
+            Self::UnknownKey { key, .. }
+            | Self::MissingKey { key, .. }
+            | Self::BadValue { key, .. }
+            | Self::Impossible { key, .. }
+            | Self::NotInCoreNet { key, .. } => *key = new,
+            Self::Read { .. } | Self::Syntax { .. } | Self::Override { .. } | Self::Write { .. } => {}
+        }
+        self
+    }
+
     /// The same error standing at `place`.
     pub(super) fn at(mut self, new: Place) -> Self {
         match &mut self {

@@ -16,7 +16,7 @@ use super::{RunConfig, paths};
 pub struct Loaded {
     /// Complete, valid, with absolute paths.
     pub config: RunConfig,
-    /// Keys that have no effect in this program, each once.
+    /// A line for each key that has no effect in this program, and for what else its reader took for granted.
     pub notes: Vec<String>,
     /// Whether the file was in CoreNet's form.
     pub corenet: bool,
@@ -111,6 +111,11 @@ impl Source<'_> {
         }
         let line_column = fault.line_column.take().or_else(|| locate(self.text, &fault.path));
         fault.at(Place::File { path: self.path.to_owned(), line_column })
+    }
+
+    /// Whether an override set what the error is about.
+    pub fn is_overridden(&self, error: &ConfigError, overrides: &[Override]) -> bool {
+        error.key().is_some_and(|key| override_at(overrides, &segments(key)).is_some())
     }
 
     /// The same error, standing in the override that set its key or at the key's line.

@@ -120,6 +120,8 @@ mod tests {
         assert_eq!(locate(text, &path(&["b", "1"])), Some((5, 5)));
         // The deepest node that exists stands for one that does not.
         assert_eq!(locate(text, &path(&["b", "0", "none"])), Some((3, 5)));
-        assert_eq!(locate("a: [", &path(&["a"])), None);
+        // A node that begins before the broken place is found; where nothing can be read, nothing is.
+        assert_eq!(locate("a: [", &path(&["a"])), Some((1, 4)));
+        assert_eq!(locate("@", &path(&["a"])), None);
     }
 }

@@ -14,6 +14,10 @@ mod overrides;
 mod parse;
 mod paths;
 mod run;
+#[cfg(test)]
+mod shipped_tests;
+#[cfg(test)]
+mod tests;
 mod training;
 mod validate;
 mod validate_data;

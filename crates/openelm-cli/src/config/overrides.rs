@@ -57,15 +57,12 @@ impl Override {
 
     /// Puts the value in; sections that are absent are made, a list grows by one element at most.
     pub fn apply(&self, root: &mut Value) -> Result<(), ConfigError> {
+        let wrong = |reason: String, hint: &str| ConfigError::Override { text: self.text.clone(), reason, hint: hint.into() };
         let mut value = self.value.clone();
-        if let Ok(folder) = std::env::current_dir() {
-            paths::resolve_value(&mut value, &self.path, &folder);
-        }
-        put(root, &self.path, value).map_err(|reason| ConfigError::Override {
-            text: self.text.clone(),
-            reason,
-            hint: "name a key of the configuration; lists are counted from 0".into(),
-        })
+        let folder = std::env::current_dir()
+            .map_err(|source| wrong(format!("the current directory is unknown: {source}"), "change to a folder that exists"))?;
+        paths::resolve_value(&mut value, &self.path, &folder);
+        put(root, &self.path, value).map_err(|reason| wrong(reason, "name a key of the configuration; lists are counted from 0"))
     }
 }
 

@@ -105,7 +105,9 @@ fn fault(path: &ErrorPath, error: &serde_yaml_ng::Error) -> Fault {
         push_key(&mut segments, &named);
         (Kind::BadValue, "keep one of the two".to_owned())
     } else if message.starts_with("invalid ") {
-        (Kind::BadValue, "write a value of the expected type".to_owned())
+        let reason = plain_words(&message);
+        let hint = "write a value of the expected type".to_owned();
+        return Fault { path: segments, line_column, kind: Kind::BadValue, reason, hint };
     } else if segments.is_empty() || error.location().is_none() {
         (Kind::Syntax, "the file must be one YAML document with sections and keys".to_owned())
     } else {
@@ -145,6 +147,14 @@ fn bare_message(error: &serde_yaml_ng::Error) -> String {
     }
 }
 
+/// serde's message without the names of Rust's types.
+fn plain_words(message: &str) -> String {
+    const TYPES: [(&str, &str); 3] = [("u64", "a whole number of at least 0"), ("i64", "a whole number"), ("f64", "a number")];
+    let message = message.replacen("invalid type: unit value", "invalid type: no value", 1);
+    let named = TYPES.iter().find_map(|(name, words)| Some(format!("{}{words}", message.strip_suffix(name)?)));
+    named.unwrap_or(message)
+}
+
 /// The words between backticks.
 fn quoted_words(message: &str) -> Vec<String> {
     message.split('`').skip(1).step_by(2).map(str::to_owned).collect()
@@ -161,7 +171,8 @@ pub(super) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
-fn nearest_hint(name: &str, known: &[String]) -> String {
+/// A hint for a name that is none of the known ones.
+pub(super) fn nearest_hint(name: &str, known: &[String]) -> String {
     match nearest(name, known) {
         _ if name == "<<" => "merge keys are not read; write the keys out".to_owned(),
         Some(near) => format!("did you mean `{near}`?"),
@@ -185,7 +196,7 @@ mod tests {
 
     #[test]
     fn syntax_errors_keep_their_line() {
-        let fault = from_text::<RunConfig>("name: a\ndata: [1, 2\n").unwrap_err();
+        let fault = from_text::<Value>("name: a\ndata: [1, 2\n").unwrap_err();
         assert_eq!(fault.kind, Kind::Syntax);
         assert!(fault.line_column.is_some(), "{fault:?}");
         assert!(!fault.reason.contains("at line 3"), "{fault:?}");

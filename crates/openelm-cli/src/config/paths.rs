@@ -25,13 +25,24 @@ pub(super) fn absolute(path: &Path, folder: &Path) -> PathBuf {
     result
 }
 
+/// Whether this names something on another machine. Such a name is left as it is, so that validation can refuse it.
+pub(super) fn is_remote(path: &str) -> bool {
+    path.contains("://")
+}
+
 fn absolute_text(path: &str, folder: &Path) -> String {
+    if path.is_empty() || is_remote(path) {
+        return path.to_owned();
+    }
     absolute(Path::new(path), folder).to_string_lossy().into_owned()
 }
 
 /// Makes every path of the configuration absolute.
 pub(super) fn resolve(config: &mut RunConfig, folder: &Path) {
-    if let Some(path) = &mut config.tokenizer.path {
+    if let Some(path) = &mut config.tokenizer.path
+        && !path.as_os_str().is_empty()
+        && !is_remote(&path.to_string_lossy())
+    {
         *path = absolute(path, folder);
     }
     let validation = config.validation.iter_mut().flat_map(|validation| &mut validation.corpora);
@@ -76,6 +87,8 @@ mod tests {
         assert_eq!(absolute_text("./a/{file_id:05d}.gz", folder), "/runs/configs/a/{file_id:05d}.gz");
         assert_eq!(absolute_text("/x/y", folder), "/x/y");
         assert_eq!(absolute_text("../../../../x", folder), "/x");
+        assert_eq!(absolute_text("s3://bucket/x", folder), "s3://bucket/x");
+        assert_eq!(absolute_text("", folder), "");
     }
 
     #[test]

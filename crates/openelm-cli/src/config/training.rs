@@ -38,7 +38,7 @@ fn default_grad_clip() -> f64 {
 fn default_z_loss() -> f64 {
     1e-4
 }
-fn default_device() -> String {
+pub(super) fn default_device() -> String {
     "flex".into()
 }
 

@@ -23,6 +23,11 @@ pub(super) fn at_least_one(key: impl Into<String>, value: u64) -> Check {
     require(value >= 1, key, "is 0", "give a number of at least 1")
 }
 
+/// Fails for numbers that no memory holds.
+pub(super) fn at_most(key: impl Into<String>, value: u64, limit: u64) -> Check {
+    require(value <= limit, key, format!("is {value}"), format!("give a number of at most {limit}"))
+}
+
 /// Fails for NaN, infinity and numbers below 0.
 pub(super) fn not_negative(key: impl Into<String>, value: f64) -> Check {
     let holds = value.is_finite() && value >= 0.0;
@@ -167,6 +172,8 @@ fn check_model(model: &ModelSection) -> Check {
     ];
     for (key, value) in positive {
         at_least_one(format!("model.{key}"), value.unwrap_or(1))?;
+        let limit = if key == "num_transformer_layers" { 1 << 12 } else { 1 << 24 };
+        at_most(format!("model.{key}"), value.unwrap_or(1), limit)?;
     }
     let head_dim = model.head_dim.unwrap_or(2);
     require(

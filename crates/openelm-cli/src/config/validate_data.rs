@@ -2,8 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::validate::{Check, at_least_one, not_negative, require};
+use super::paths::is_remote;
+use super::validate::{Check, at_least_one, at_most, not_negative, require};
 use super::{CorpusSection, Order, RunConfig, TokenizerSection};
+
+/// The unknown token, the beginning and the end of a text.
+const SPECIAL_TOKENS: u64 = 3;
 
 /// Checks the tokenizer, the corpora and the sequences of a run.
 pub(super) fn check_data(config: &RunConfig) -> Check {
@@ -22,6 +26,13 @@ pub(super) fn check_data(config: &RunConfig) -> Check {
     at_least_one("data.lanes", data.lanes)?;
     at_least_one("data.shuffle_buffer", data.shuffle_buffer)?;
     at_least_one("data.prefetch", data.prefetch)?;
+    // Each of these many things takes memory or a thread.
+    at_most("data.sequence_length", data.sequence_length, 1 << 24)?;
+    at_most("data.lanes", data.lanes, 1 << 16)?;
+    at_most("data.shuffle_buffer", data.shuffle_buffer, 1 << 20)?;
+    at_most("data.workers", data.workers, 1 << 16)?;
+    at_most("data.prefetch", data.prefetch, 1 << 16)?;
+    at_most("data.threads", data.threads, 1 << 12)?;
     check_corpora("data.corpora", &data.corpora)?;
     let weighted = data.corpora.iter().any(|corpus| corpus.weight > 0.0);
     require(
@@ -41,9 +52,18 @@ fn check_tokenizer(tokenizer: &TokenizerSection, rows: Option<u64>) -> Check {
     match (&tokenizer.path, &tokenizer.train) {
         (None, None) => require(false, "tokenizer", "has neither `path` nor `train`", hint),
         (Some(_), Some(_)) => require(false, "tokenizer", "has both `path` and `train`", hint),
-        (Some(path), None) => require(!path.as_os_str().is_empty(), "tokenizer.path", "is empty", hint),
+        (Some(path), None) => {
+            require(!path.as_os_str().is_empty(), "tokenizer.path", "is empty", hint)?;
+            check_local("tokenizer.path", &path.to_string_lossy())
+        }
         (None, Some(train)) => {
-            at_least_one("tokenizer.train.vocab_size", train.vocab_size)?;
+            let fewest = if train.byte_fallback { 256 + SPECIAL_TOKENS } else { SPECIAL_TOKENS };
+            require(
+                train.vocab_size > fewest,
+                "tokenizer.train.vocab_size",
+                format!("is {}, but {fewest} tokens are there before the first piece of text", train.vocab_size),
+                "use 1024 for a small model; OpenELM has 32000",
+            )?;
             let rows = rows.unwrap_or(u64::MAX);
             require(
                 train.vocab_size <= rows,
@@ -53,6 +73,10 @@ fn check_tokenizer(tokenizer: &TokenizerSection, rows: Option<u64>) -> Check {
             )
         }
     }
+}
+
+fn check_local(key: &str, path: &str) -> Check {
+    require(!is_remote(path), key, format!("{path} is on another machine"), "copy it here, and name the file")
 }
 
 fn check_corpora(key: &str, corpora: &[CorpusSection]) -> Check {
@@ -81,6 +105,7 @@ fn check_corpora(key: &str, corpora: &[CorpusSection]) -> Check {
         for (number, file) in corpus.files.iter().enumerate() {
             let key = at(&format!("files[{number}]"));
             require(!file.is_empty(), key.as_str(), "is empty", "name a file, a glob or a pattern")?;
+            check_local(&key, file)?;
             require(
                 !file.contains("{file_id") || corpus.file_id_range.is_some(),
                 key,

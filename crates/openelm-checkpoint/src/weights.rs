@@ -1,0 +1,198 @@
+//! A model's weights from whatever lies at a path, read tensor by tensor.
+//!
+//! What must stay true: every tensor of the model is found in the file and every tensor of the file has a place in the model,
+//! except a `lm_head.weight` beside a tied table, which some writers repeat.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use openelm_formats::{Safetensors, TensorSource, TorchFile};
+use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::CheckpointError;
+use crate::folder::{is_run, newest_path, tokenizer_of};
+use crate::hf_config::from_hf_config;
+use crate::manifest::MANIFEST_FILE;
+use crate::names::corenet_name;
+use crate::shapes::config_of_shapes;
+
+/// What lay at the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightKind {
+    /// A checkpoint of a run of ours.
+    Checkpoint,
+    /// A folder in Hugging Face's layout.
+    HuggingFace,
+    /// A `.pt` file of CoreNet's: weights, or a training checkpoint.
+    Torch,
+}
+
+/// Weights with their configuration.
+pub struct Weights {
+    path: PathBuf,
+    kind: WeightKind,
+    config: ModelConfig,
+    source: Box<dyn TensorSource>,
+    /// CoreNet's name to the file's.
+    names: BTreeMap<String, String>,
+    tokenizer: Option<PathBuf>,
+}
+
+impl Weights {
+    /// Opens a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder or a `.pt` file.
+    ///
+    /// # Errors
+    /// When none of these lies at `path`, or it is damaged.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let no_weights = |reason: &str, hint: &str| CheckpointError::NoWeights { path: path.to_owned(), reason: reason.into(), hint: hint.into() };
+        if !path.exists() {
+            return Err(no_weights("there is nothing at this path", "check the path"));
+        }
+        if is_run(path) {
+            let Some(newest) = newest_path(path)? else {
+                return Err(no_weights("the run has written no checkpoint yet", "wait for its first checkpoint, or set checkpoint.every lower"));
+            };
+            return Self::of_checkpoint(&newest);
+        }
+        if path.join(MANIFEST_FILE).is_file() {
+            return Self::of_checkpoint(path);
+        }
+        if path.is_dir() {
+            let config = path.join("config.json");
+            if !config.is_file() {
+                let hint = "give a run folder, a checkpoint, a Hugging Face folder (with config.json) or a CoreNet .pt file";
+                return Err(no_weights("the folder holds no weights that this program knows", hint));
+            }
+            let config = from_hf_config(&config)?;
+            let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| path.join(name).is_file()).then(|| path.to_owned());
+            return Self::new(path, WeightKind::HuggingFace, Some(config), Box::new(Safetensors::open(path)?), tokenizer);
+        }
+        if path.extension().is_some_and(|extension| extension == "pt" || extension == "pth" || extension == "bin") {
+            return Self::new(path, WeightKind::Torch, None, Box::new(TorchFile::open(path)?.state_dict()?), None);
+        }
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            return Self::new(path, WeightKind::HuggingFace, None, Box::new(Safetensors::open(path)?), None);
+        }
+        Err(no_weights("the file is of no kind that this program knows", "give a folder, a .safetensors or a CoreNet .pt file"))
+    }
+
+    fn of_checkpoint(path: &Path) -> Result<Self, CheckpointError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let run = path.parent().and_then(Path::parent);
+        let tokenizer = run.map(tokenizer_of).filter(|folder| folder.is_dir());
+        let config = checkpoint.manifest().model.clone();
+        Self::new(path, WeightKind::Checkpoint, Some(config), Box::new(checkpoint.weights()?), tokenizer)
+    }
+
+    fn new(
+        path: &Path,
+        kind: WeightKind,
+        config: Option<ModelConfig>,
+        source: Box<dyn TensorSource>,
+        tokenizer: Option<PathBuf>,
+    ) -> Result<Self, CheckpointError> {
+        let config = match config {
+            Some(config) => config,
+            None => config_of_shapes(path, source.infos())?,
+        };
+        let mut names: BTreeMap<String, String> =
+            source.infos().iter().map(|info| (corenet_name(&info.name).to_owned(), info.name.clone())).collect();
+        if config.share_input_output_layers {
+            names.remove("classifier.weight");
+        }
+        let weights = Self { path: path.to_owned(), kind, config, source, names, tokenizer };
+        weights.check(&weights.config)?;
+        Ok(weights)
+    }
+
+    /// Fails unless the tensors are exactly those of `config`.
+    ///
+    /// # Errors
+    /// The first tensor that is missing, of another shape, or without a place.
+    pub fn check(&self, config: &ModelConfig) -> Result<(), CheckpointError> {
+        let fault = |source| CheckpointError::Model { path: self.path.clone(), source };
+        let infos = OpenElm::infos_of(config).map_err(fault)?;
+        for info in &infos {
+            let found = self.names.get(&info.name).and_then(|name| self.source.info(name));
+            let found = found.ok_or_else(|| fault(ModelError::Missing { name: info.name.clone() }))?;
+            if found.shape != info.shape {
+                let (found, needed) = (found.shape.clone(), info.shape.clone());
+                return Err(fault(ModelError::Shape { name: info.name.clone(), found, needed }));
+            }
+        }
+        match self.names.keys().find(|name| !infos.iter().any(|info| info.name == **name)) {
+            Some(name) => Err(fault(ModelError::Unexpected { name: name.clone() })),
+            None => Ok(()),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn kind(&self) -> WeightKind {
+        self.kind
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where the tokenizer that belongs to the weights lies, if it lies beside them.
+    pub fn tokenizer(&self) -> Option<&Path> {
+        self.tokenizer.as_deref()
+    }
+
+    /// The values of a parameter.
+    ///
+    /// # Errors
+    /// When the file has no such tensor or breaks.
+    pub fn values(&self, info: &ParameterInfo) -> Result<Vec<f32>, CheckpointError> {
+        let name = self.names.get(&info.name).ok_or_else(|| CheckpointError::Model {
+            path: self.path.clone(),
+            source: ModelError::Missing { name: info.name.clone() },
+        })?;
+        Ok(self.source.f32(name)?)
+    }
+
+    /// The model with these weights.
+    ///
+    /// # Errors
+    /// When the file breaks.
+    pub fn model(&self, device: &Device) -> Result<OpenElm, CheckpointError> {
+        OpenElm::build(&self.config, device, |info| self.values(info))
+    }
+
+    /// A model of `config` with these weights: what begins a run from them.
+    ///
+    /// # Errors
+    /// When the weights are of another shape, or the file breaks.
+    pub fn model_of(&self, config: &ModelConfig, device: &Device) -> Result<OpenElm, CheckpointError> {
+        self.check(config)?;
+        OpenElm::build(config, device, |info| self.values(info))
+    }
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Weights").field("path", &self.path).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_without_weights_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let reason = |path: &Path| Weights::open(path).unwrap_err().to_string();
+        assert!(reason(&folder.path().join("none")).contains("nothing at this path"));
+        assert!(reason(folder.path()).contains("no weights that this program knows"));
+        let file = folder.path().join("x.txt");
+        std::fs::write(&file, "x").unwrap();
+        assert!(reason(&file).contains("no kind that this program knows"));
+    }
+}

@@ -1,0 +1,117 @@
+//! The files in `configs/` and `docs/configuration.md` keep up with the code.
+
+use std::path::Path;
+
+use super::corenet::Effect;
+use super::*;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/corenet");
+
+fn pretrain(name: &str) -> Loaded {
+    RunConfig::load(&Path::new(ROOT).join("configs/pretrain").join(name), &[]).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn every_pretraining_file_loads() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(Path::new(ROOT).join("configs/pretrain")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let loaded = pretrain(name.to_str().unwrap());
+        assert!(!loaded.corenet && loaded.notes.is_empty(), "{name:?}");
+        let written = loaded.config.to_yaml().unwrap();
+        assert_eq!(RunConfig::load_text(&written, Path::new("/x.yaml"), &[]).unwrap().config, loaded.config);
+        count += 1;
+    }
+    assert!(count >= 5, "{count} files");
+}
+
+/// Our files of the four sizes and Apple's say the same, but for the order of the data and the batch of one GPU.
+#[test]
+fn apples_hyperparameters() {
+    let paths = [
+        "text_tokenizer.sentence_piece.model_path=/t".to_owned(),
+        "dataset.language_modeling.general_lm.train_data_info.0.file_name=/c-{file_id}.parquet".to_owned(),
+    ];
+    for size in ["270m", "450m", "1_1b", "3b"] {
+        let ours = pretrain(&format!("openelm-{size}.yaml")).config;
+        let apples = RunConfig::load(&Path::new(FIXTURES).join(format!("{size}.yaml")), &paths).unwrap().config;
+        assert_eq!((&ours.name, &ours.model), (&apples.name, &apples.model));
+        assert_eq!((&ours.optimizer, &ours.schedule), (&apples.optimizer, &apples.schedule));
+        let expected = TrainingSection {
+            global_batch: 128 * apples.training.global_batch,
+            micro_batch: ours.training.micro_batch,
+            accumulation: Accumulation::Mean,
+            ..apples.training
+        };
+        assert_eq!(ours.training, expected);
+        assert_eq!(ours.checkpoint.every, apples.checkpoint.every);
+        let lengths = |data: &DataSection| (data.sequence_length, data.min_tokens_per_text, data.min_characters_per_text);
+        assert_eq!(lengths(&ours.data), lengths(&apples.data));
+        assert_eq!((ours.data.order, ours.data.corpora.len()), (Order::Mixed, 13));
+        let tokens: f64 = ours.data.corpora.iter().map(|corpus| corpus.weight).sum();
+        assert!((tokens - 1784.3).abs() < 1e-9, "{tokens}");
+    }
+}
+
+/// Every key of our form with the section that it is in, found by asking the reader which keys it knows.
+fn known_keys() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut sections = vec![(String::new(), "{zzz: 1}".to_owned())];
+    while let Some((section, probe)) = sections.pop() {
+        let message = refusal(&probe);
+        let (_, known) = message.split_once("known keys here: ").unwrap_or_else(|| panic!("{section}: {message}"));
+        for key in known.split(", ") {
+            found.push((section.clone(), key.to_owned()));
+            let dotted = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+            for (path, inner) in [(dotted.clone(), "{zzz: 1}"), (format!("{dotted}[]"), "[{zzz: 1}]")] {
+                let probe = probe.replace("zzz: 1", &format!("{key}: {inner}"));
+                if refusal(&probe).contains("zzz: unknown key") {
+                    sections.push((path, probe));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn refusal(text: &str) -> String {
+    RunConfig::load_text(text, Path::new("/x.yaml"), &[]).unwrap_err().to_string()
+}
+
+/// `(section, key)` of every row in the tables of our form: a heading holds the section in backticks, a row begins with the key.
+fn documented_keys(document: &str) -> Vec<(String, String)> {
+    let (_, after) = document.split_once("\n## Keys\n").unwrap();
+    let (tables, _) = after.split_once("\n## ").unwrap();
+    let mut section = String::new();
+    let mut found = Vec::new();
+    for line in tables.lines() {
+        if let Some(heading) = line.strip_prefix("### ") {
+            section = heading.split('`').nth(1).unwrap_or_default().to_owned();
+        } else if let Some(row) = line.strip_prefix("| `") {
+            found.push((section.clone(), row.split('`').next().unwrap().to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_key_is_documented() {
+    let document = std::fs::read_to_string(Path::new(ROOT).join("docs/configuration.md")).unwrap();
+    let mut known = known_keys();
+    // A corpus of the validation has the keys of any corpus, in one table.
+    known.retain(|(section, _)| section != "validation.corpora[]");
+    let mut documented = documented_keys(&document);
+    known.sort();
+    documented.sort();
+    assert_eq!(documented, known);
+    for (key, effect) in corenet::KEYS {
+        let does = match effect {
+            Effect::Sets(ours) => ours.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "),
+            Effect::Must(value) => format!("must be {value}"),
+            Effect::Nothing(instead) => format!("no effect: {instead}"),
+        };
+        let row = format!("\n| `{key}` | {does} |\n");
+        assert!(document.contains(&row), "docs/configuration.md lacks the row{row}");
+    }
+}

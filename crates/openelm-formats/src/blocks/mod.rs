@@ -1,0 +1,153 @@
+//! llama.cpp's quantised blocks, packed and unpacked.
+//!
+//! The layouts are llama.cpp's to the bit, and so is the rounding of its reference quantisers, sums in f32 and in its order included:
+//! the same values give the same bytes. Every function is total: values that are not finite give some block, never a panic.
+
+mod fit;
+mod packed_scales;
+mod q4_0;
+mod q4_k;
+mod q5_0;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+
+use half::f16;
+use rayon::prelude::*;
+
+use crate::dtype::DType;
+
+/// Blocks of 32 elements.
+const SMALL: usize = 32;
+/// Blocks of 256 elements ("super-blocks").
+const LARGE: usize = 256;
+/// Blocks that one thread takes at a time: the slowest type needs about 10 µs for one.
+const BATCH: usize = 64;
+
+/// The blocks of `values`; `None` for plain types, or where the values fill no whole number of blocks.
+pub(crate) fn quantise(values: &[f32], dtype: DType) -> Option<Vec<u8>> {
+    match dtype {
+        DType::Q4_0 => pack(values, q4_0::quantise),
+        DType::Q5_0 => pack(values, q5_0::quantise),
+        DType::Q8_0 => pack(values, q8_0::quantise),
+        DType::Q4_K => pack(values, q4_k::quantise),
+        DType::Q5_K => pack(values, q5_k::quantise),
+        DType::Q6_K => pack(values, q6_k::quantise),
+        _ => None,
+    }
+}
+
+/// The values of whole blocks, what is left over at the end left out; `None` for plain types.
+pub(crate) fn dequantise(bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
+    match dtype {
+        DType::Q4_0 => Some(unpack(bytes, q4_0::dequantise)),
+        DType::Q5_0 => Some(unpack(bytes, q5_0::dequantise)),
+        DType::Q8_0 => Some(unpack(bytes, q8_0::dequantise)),
+        DType::Q4_K => Some(unpack(bytes, q4_k::dequantise)),
+        DType::Q5_K => Some(unpack(bytes, q5_k::dequantise)),
+        DType::Q6_K => Some(unpack(bytes, q6_k::dequantise)),
+        _ => None,
+    }
+}
+
+fn pack<const N: usize, const B: usize>(values: &[f32], block: fn(&[f32; N]) -> [u8; B]) -> Option<Vec<u8>> {
+    let (values, []) = values.as_chunks::<N>() else {
+        return None;
+    };
+    let mut bytes = vec![0; values.len() * B];
+    let (blocks, _) = bytes.as_chunks_mut::<B>();
+    blocks.par_chunks_mut(BATCH).zip(values.par_chunks(BATCH)).for_each(|(blocks, values)| {
+        for (bytes, values) in blocks.iter_mut().zip(values) {
+            *bytes = block(values);
+        }
+    });
+    Some(bytes)
+}
+
+fn unpack<const N: usize, const B: usize>(bytes: &[u8], block: fn(&[u8; B]) -> [f32; N]) -> Vec<f32> {
+    bytes.as_chunks::<B>().0.iter().flat_map(block).collect()
+}
+
+/// A scale as stored.
+fn half_bytes(value: f32) -> [u8; 2] {
+    f16::from_f32(value).to_le_bytes()
+}
+
+/// The value of largest magnitude, the first where several are; 0 for none above 0.
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0_f32, |largest, value| if largest.abs() < value.abs() { *value } else { largest })
+}
+
+/// 1 / `value`, and 0 for 0.
+fn inverse(value: f32) -> f32 {
+    if value == 0.0 { 0.0 } else { 1.0 / value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Smooth values of both signs, and each block's extreme at another place.
+    fn wave(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * i) as f32 * 0.013).sin() * (1.0 + (i / 32 % 7) as f32) * 0.05).collect()
+    }
+
+    #[test]
+    fn errors_are_as_small_as_the_bits_allow() {
+        let values = wave(2048);
+        let power = values.iter().map(|value| value * value).sum::<f32>();
+        // Relative to the power of the values: about 1/(3·4^bits) for values that fill the range, times a block's crest factor.
+        for (dtype, bound) in [
+            (DType::Q8_0, 3.0e-5),
+            (DType::Q6_K, 5.0e-4),
+            (DType::Q5_K, 1.5e-3),
+            (DType::Q5_0, 2.0e-3),
+            (DType::Q4_K, 6.0e-3),
+            (DType::Q4_0, 8.0e-3),
+        ] {
+            let bytes = quantise(&values, dtype).unwrap();
+            assert_eq!(bytes.len(), values.len() / dtype.block_len() * dtype.size());
+            let back = dequantise(&bytes, dtype).unwrap();
+            assert_eq!(back.len(), values.len());
+            let error = back.iter().zip(&values).map(|(back, value)| (back - value).powi(2)).sum::<f32>();
+            assert!(error < bound * power, "{dtype}: {}", error / power);
+        }
+    }
+
+    #[test]
+    fn grids_come_back_exactly() {
+        // Multiples of a power of two that each type can hold, extremes included.
+        for (dtype, low, high) in [(DType::Q4_0, -8, 7), (DType::Q5_0, -16, 15), (DType::Q8_0, -127, 127)] {
+            let values: Vec<f32> = (0..64).map(|i| (low + i * 5 % (high - low + 1)) as f32 / 64.0).collect();
+            let with_extreme = |block: &[f32]| [&[low as f32 / 64.0], &block[1..]].concat();
+            let values = [with_extreme(&values[..32]), with_extreme(&values[32..])].concat();
+            let expected = if dtype == DType::Q8_0 { None } else { Some(&values) };
+            let back = dequantise(&quantise(&values, dtype).unwrap(), dtype).unwrap();
+            match expected {
+                Some(expected) => assert_eq!(&back, expected, "{dtype}"),
+                // The scale is 127/64/127 rounded to f16, which is exact too.
+                None => assert_eq!(back, values, "{dtype}"),
+            }
+        }
+    }
+
+    #[test]
+    fn odd_values_do_no_harm() {
+        for dtype in DType::QUANTISED {
+            let zeros = quantise(&[0.0; 256], dtype).unwrap();
+            assert!(dequantise(&zeros, dtype).unwrap().iter().all(|value| *value == 0.0), "{dtype}");
+            for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1.0e-40] {
+                quantise(&[odd; 256], dtype).unwrap();
+                let mut values = wave(256);
+                values[77] = odd;
+                let blocks = quantise(&values, dtype).unwrap();
+                dequantise(&blocks, dtype).unwrap();
+            }
+            let constant = dequantise(&quantise(&[-0.75; 256], dtype).unwrap(), dtype).unwrap();
+            assert!(constant.iter().all(|value| (value + 0.75).abs() < 1.0e-3), "{dtype}: {}", constant[0]);
+            assert_eq!(quantise(&[0.0; 31], dtype), None);
+        }
+        assert_eq!(quantise(&[0.0; 32], DType::F32), None);
+        assert_eq!(dequantise(&[0; 32], DType::F32), None);
+    }
+}

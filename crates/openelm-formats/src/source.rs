@@ -1,0 +1,37 @@
+//! One way to read weights, whatever file they lie in.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crate::dtype::TensorInfo;
+use crate::error::FormatError;
+use crate::float::decode_f32;
+
+/// Named tensors that can be read one at a time.
+pub trait TensorSource: Send + Sync {
+    /// Where the weights lie; for messages.
+    fn path(&self) -> &Path;
+
+    /// All tensors, in the order in which the file holds their data.
+    fn infos(&self) -> &[TensorInfo];
+
+    /// The tensor's elements, row by row and little endian, or its blocks; `info.byte_len()` bytes. Borrowed where they can be handed
+    /// out of the mapped file as they are.
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FormatError>;
+
+    /// The tensor of that name.
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.infos().iter().find(|info| info.name == name)
+    }
+
+    /// The tensor's elements, row by row, converted from F32, F16, BF16, F64 or a quantised type; other types are refused.
+    fn f32(&self, name: &str) -> Result<Vec<f32>, FormatError> {
+        let info = self.info(name).ok_or_else(|| FormatError::no_tensor(self.path(), name))?;
+        let bytes = self.bytes(name)?;
+        decode_f32(&bytes, info.dtype).ok_or_else(|| FormatError::NotFloat {
+            path: self.path().to_owned(),
+            name: name.to_owned(),
+            dtype: info.dtype,
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! The zip archive around a `.pt` file: entries found and checked, stored ones handed out of the mapped file.
+
+use std::borrow::Cow;
+use std::io::{self, Cursor, Read};
+use std::path::Path;
+use std::sync::Mutex;
+use std::collections::HashSet;
+
+use zip::{CompressionMethod, ZipArchive};
+
+use crate::error::FormatError;
+use crate::mapped_file::MappedFile;
+
+/// The entry that names an archive's folder.
+const PICKLE: &str = "data.pkl";
+/// How much larger than its compressed form the pickle may be; the tree made of it takes a multiple again.
+const MAX_PICKLE_RATIO: u64 = 64;
+
+pub(super) struct Archive {
+    file: MappedFile,
+    zip: ZipArchive<Cursor<MappedFile>>,
+    /// The archive's folder, with the slash.
+    prefix: String,
+    /// Entries whose checksum was found right, so that tensors that share a storage do not check it again.
+    checked: Mutex<HashSet<usize>>,
+}
+
+impl Archive {
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let file = MappedFile::open(path)?;
+        if file.bytes().starts_with(&[0x80]) {
+            let reason = "a bare pickle, as torch.save wrote before PyTorch 1.6";
+            let hint = "load it in PyTorch and save it again; the result is a zip archive";
+            return Err(FormatError::unsupported(path, "start", reason, hint));
+        }
+        let zip = ZipArchive::new(Cursor::new(file.clone())).map_err(|error| {
+            FormatError::damaged(path, "zip archive", format!("no .pt file, or one that is cut, for its list of entries lies at the end: {error}"))
+        })?;
+        let suffix = format!("/{PICKLE}");
+        let mut prefixes = zip.file_names().filter_map(|name| Some(name.ok()?.strip_suffix(&suffix)?.to_owned()));
+        let Some(folder) = prefixes.next() else {
+            return Err(FormatError::damaged(path, "zip archive", format!("it holds no {PICKLE}, so torch.save did not write it")));
+        };
+        if prefixes.next().is_some() {
+            return Err(FormatError::damaged(path, "zip archive", format!("it holds {PICKLE} more than once")));
+        }
+        drop(prefixes);
+        let archive = Self { prefix: format!("{folder}/"), file, zip, checked: Mutex::default() };
+        match archive.read("byteorder", u64::MAX)? {
+            Some(order) if &*order != b"little" => {
+                let reason = "the tensors are stored big endian";
+                Err(FormatError::unsupported(path, "byteorder", reason, "load it in PyTorch and save it again on a little-endian machine"))
+            }
+            _ => Ok(archive),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The pickle that describes the contents.
+    pub fn pickle(&self) -> Result<Cow<'_, [u8]>, FormatError> {
+        self.read(PICKLE, MAX_PICKLE_RATIO)?.ok_or_else(|| FormatError::damaged(self.path(), "zip archive", format!("no {PICKLE}")))
+    }
+
+    /// A storage's bytes, of which there must be `len`.
+    pub fn storage(&self, key: &str, len: usize) -> Result<Cow<'_, [u8]>, FormatError> {
+        let name = format!("data/{key}");
+        let bytes = self.read(&name, u64::MAX)?;
+        let bytes = bytes.ok_or_else(|| FormatError::damaged(self.path(), &name, "the archive has no such entry, but a tensor lies in it"))?;
+        if bytes.len() != len {
+            return Err(FormatError::damaged(self.path(), &name, format!("the entry has {} bytes, but its tensors say {len}", bytes.len())));
+        }
+        Ok(bytes)
+    }
+
+    /// An entry of the archive's folder: mapped where stored, inflated where deflated to at most `ratio` times its size. The
+    /// checksum is verified the first time.
+    fn read(&self, name: &str, ratio: u64) -> Result<Option<Cow<'_, [u8]>>, FormatError> {
+        let damaged = |reason: String| FormatError::damaged(self.path(), name, reason);
+        let Some(index) = self.zip.index_for_name(&format!("{}{name}", self.prefix)) else {
+            return Ok(None);
+        };
+        // A clone shares the mapping and the list of entries; reading needs one of its own for its position.
+        let mut zip = self.zip.clone();
+        let mut entry = zip.by_index(index).map_err(|error| damaged(format!("not readable: {error}")))?;
+        let checksum = |error: io::Error| damaged(format!("the contents do not fit the archive's checksum or length: {error}"));
+        if entry.compression() == CompressionMethod::Stored {
+            let range = entry.data_start().and_then(|start| Some(usize::try_from(start).ok()?..usize::try_from(start.checked_add(entry.size())?).ok()?));
+            let bytes = range.and_then(|range| self.file.bytes().get(range));
+            let bytes = bytes.ok_or_else(|| damaged(format!("the archive gives it {} bytes, more than the file has", entry.size())))?;
+            if entry.compressed_size() != entry.size() {
+                return Err(damaged("a stored entry has two lengths".to_owned()));
+            }
+            let known = |checked: &Mutex<HashSet<usize>>| checked.lock().is_ok_and(|checked| checked.contains(&index));
+            if !known(&self.checked) {
+                io::copy(&mut entry, &mut io::sink()).map_err(checksum)?;
+                if let Ok(mut checked) = self.checked.lock() {
+                    checked.insert(index);
+                }
+            }
+            return Ok(Some(Cow::Borrowed(bytes)));
+        }
+        // Grows as data comes, whatever length the archive gives.
+        let limit = entry.size().min(entry.compressed_size().saturating_mul(ratio));
+        let mut bytes = Vec::new();
+        entry.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(checksum)?;
+        if bytes.len() as u64 > limit {
+            return Err(damaged(format!("it inflates to more than {limit} bytes")));
+        }
+        Ok(Some(Cow::Owned(bytes)))
+    }
+}

@@ -1,0 +1,26 @@
+//! What can go wrong while generating.
+
+use openelm_model::ModelError;
+use thiserror::Error;
+
+/// Why no token came.
+#[derive(Debug, Error)]
+pub enum InferError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A prompt that leaves no room.
+    #[error("the prompt has {prompt} tokens, the model's context holds {context}\nhint: shorten the prompt")]
+    PromptTooLong { prompt: usize, context: usize },
+    /// A prompt without a token.
+    #[error("the prompt has no tokens\nhint: give a text, or a tokenizer with a BOS token")]
+    EmptyPrompt,
+    /// An id without an embedding.
+    #[error("token id {id} is outside the model's vocabulary of {vocabulary}\nhint: use the tokenizer that the model was trained with")]
+    UnknownToken { id: u32, vocabulary: usize },
+    /// A setting that makes no distribution.
+    #[error("{name} is {value}: {reason}\nhint: {hint}")]
+    Sampling { name: &'static str, value: f64, reason: &'static str, hint: &'static str },
+    /// Logits that are no numbers.
+    #[error("the model gave a logit that is {value} at position {position}\nhint: the weights are damaged, or the run that made them diverged")]
+    NotFinite { value: f32, position: usize },
+}

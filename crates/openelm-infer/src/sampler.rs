@@ -1,0 +1,176 @@
+//! From logits to a token.
+//!
+//! The order of the steps is Hugging Face's: repetition penalty, temperature, top-k, top-p, min-p, then a draw. What must stay
+//! true: temperature 0 is greedy and looks at no random number; the same seed and the same logits give the same tokens.
+
+use std::collections::HashSet;
+
+use crate::error::InferError;
+
+/// The usual knobs. The default is greedy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingSettings {
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Likeliest tokens that stay; 0: all.
+    pub top_k: usize,
+    /// The smallest set of likeliest tokens whose probabilities reach this stays; 1: all.
+    pub top_p: f32,
+    /// Tokens below this share of the likeliest one's probability go; 0: none.
+    pub min_p: f32,
+    /// Logits of tokens seen before are divided by this where positive, multiplied where negative; 1: left alone.
+    pub repetition_penalty: f32,
+    pub seed: u64,
+}
+
+impl Default for SamplingSettings {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
+/// Draws tokens.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    settings: SamplingSettings,
+    state: u64,
+}
+
+impl Sampler {
+    /// A sampler at the beginning of its seed.
+    ///
+    /// # Errors
+    /// When a setting makes no distribution.
+    pub fn new(settings: SamplingSettings) -> Result<Self, InferError> {
+        let SamplingSettings { temperature, top_p, min_p, repetition_penalty, .. } = settings;
+        let checks = [
+            ("temperature", temperature, temperature >= 0.0, "must be a finite number of at least 0", "0 is greedy, 1 the model's own distribution"),
+            ("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "must be above 0 and at most 1", "1 keeps every token"),
+            ("min_p", min_p, (0.0..1.0).contains(&min_p), "must be at least 0 and below 1", "0 keeps every token"),
+            ("repetition_penalty", repetition_penalty, repetition_penalty > 0.0, "must be a finite number above 0", "1 changes nothing"),
+        ];
+        for (name, value, holds, reason, hint) in checks {
+            if !(holds && value.is_finite()) {
+                return Err(InferError::Sampling { name, value: f64::from(value), reason, hint });
+            }
+        }
+        Ok(Self { settings, state: settings.seed })
+    }
+
+    /// The next token after `seen`, from `logits` (finite; changed on the way).
+    pub fn pick(&mut self, logits: &mut [f32], seen: &[u32]) -> u32 {
+        let settings = self.settings;
+        if settings.repetition_penalty != 1.0 {
+            for id in seen.iter().copied().collect::<HashSet<_>>() {
+                if let Some(logit) = logits.get_mut(id as usize) {
+                    *logit = if *logit > 0.0 { *logit / settings.repetition_penalty } else { *logit * settings.repetition_penalty };
+                }
+            }
+        }
+        if settings.temperature == 0.0 {
+            return likeliest(logits);
+        }
+        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+        let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        if (1..order.len()).contains(&settings.top_k) {
+            order.select_nth_unstable_by(settings.top_k - 1, by_logit);
+            order.truncate(settings.top_k);
+        }
+        order.sort_unstable_by(by_logit);
+        let largest = order.first().map_or(0.0, |id| logits[*id as usize]);
+        let weight = |id: &u32| f64::from((logits[*id as usize] - largest) / settings.temperature).exp();
+        let mut weights: Vec<f64> = order.iter().map(weight).collect();
+        let total: f64 = weights.iter().sum();
+        let mut reached = 0.0;
+        let kept = weights.iter().take_while(|weight| {
+            let stays = reached < f64::from(settings.top_p) * total && **weight >= f64::from(settings.min_p);
+            reached += **weight;
+            stays
+        });
+        let kept = kept.count().max(1);
+        weights.truncate(kept);
+        let mut left = self.uniform() * weights.iter().sum::<f64>();
+        for (id, weight) in order.iter().zip(&weights) {
+            left -= weight;
+            if left < 0.0 {
+                return *id;
+            }
+        }
+        order.get(kept - 1).copied().unwrap_or(0)
+    }
+
+    /// Uniform in [0, 1): SplitMix64 (Steele, Lea and Flood, 2014).
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The first of the largest logits.
+fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (index, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = index;
+        }
+    }
+    best as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(settings: SamplingSettings, logits: &[f32], draws: usize) -> Vec<f64> {
+        let mut sampler = Sampler::new(settings).unwrap();
+        let mut counts = vec![0.0; logits.len()];
+        for _ in 0..draws {
+            counts[sampler.pick(&mut logits.to_vec(), &[]) as usize] += 1.0 / draws as f64;
+        }
+        counts
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let logits = [0.0, 2.0, -1.0, 1.0];
+        let settings = SamplingSettings { temperature: 0.5, seed: 9, ..Default::default() };
+        let total: f64 = logits.iter().map(|l| f64::from(*l * 2.0).exp()).sum();
+        for (found, logit) in counts(settings, &logits, 40_000).iter().zip(logits) {
+            assert!((found - f64::from(logit * 2.0).exp() / total).abs() < 0.01, "{found} {logit}");
+        }
+    }
+
+    #[test]
+    fn filters_keep_what_they_say() {
+        let logits = [0.0, 2.0, -1.0, 1.0];
+        let base = SamplingSettings { temperature: 1.0, ..Default::default() };
+        let kept = |settings| counts(settings, &logits, 4_000).iter().map(|share| *share > 0.0).collect::<Vec<_>>();
+        assert_eq!(kept(SamplingSettings { top_k: 2, ..base }), [false, true, false, true]);
+        // Probabilities are about 0.64, 0.24, 0.09 and 0.03.
+        assert_eq!(kept(SamplingSettings { top_p: 0.6, ..base }), [false, true, false, false]);
+        assert_eq!(kept(SamplingSettings { top_p: 0.9, ..base }), [true, true, false, true]);
+        assert_eq!(kept(SamplingSettings { min_p: 0.2, ..base }), [false, true, false, true]);
+        assert_eq!(kept(base), [true; 4]);
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_equals_and_penalty_moves_it() {
+        let mut greedy = Sampler::new(SamplingSettings::default()).unwrap();
+        assert_eq!(greedy.pick(&mut [1.0, 3.0, 3.0], &[]), 1);
+        let mut penalised = Sampler::new(SamplingSettings { repetition_penalty: 1.5, ..Default::default() }).unwrap();
+        assert_eq!(penalised.pick(&mut [1.0, 3.0, 2.9], &[1, 1]), 2);
+        assert_eq!(penalised.pick(&mut [-2.0, -2.1], &[0]), 1);
+    }
+
+    #[test]
+    fn settings_that_make_no_distribution_are_refused() {
+        let refused = |settings| Sampler::new(settings).unwrap_err().to_string();
+        assert!(refused(SamplingSettings { temperature: -1.0, ..Default::default() }).contains("temperature is -1"));
+        assert!(refused(SamplingSettings { top_p: 0.0, ..Default::default() }).contains("top_p"));
+        assert!(refused(SamplingSettings { min_p: 1.0, ..Default::default() }).contains("min_p"));
+        assert!(refused(SamplingSettings { repetition_penalty: f32::NAN, ..Default::default() }).contains("repetition_penalty"));
+    }
+}

@@ -1,0 +1,49 @@
+//! What every kernel is given: an instruction set, threads and buffers.
+
+use crate::{Arena, Isa, KernelError, Threads};
+
+/// How matrix products read their operands. Sums are f32 in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    /// Operands rounded to bf16, to nearest even.
+    Bf16,
+}
+
+/// A processor as the kernels use it.
+#[derive(Debug)]
+pub struct Cpu {
+    pub(crate) isa: Isa,
+    pub(crate) threads: Threads,
+    pub(crate) arena: Arena,
+}
+
+impl Cpu {
+    /// With a given instruction set and threads.
+    ///
+    /// # Errors
+    /// When this processor lacks the instruction set.
+    pub fn new(isa: Isa, threads: Threads) -> Result<Self, KernelError> {
+        Ok(Self { isa: isa.require()?, threads, arena: Arena::default() })
+    }
+
+    /// As the environment says (`OPENELM_ISA`, `OPENELM_THREADS`), else everything that the processor has.
+    ///
+    /// # Errors
+    /// When the environment asks for what is not there.
+    pub fn from_env() -> Result<Self, KernelError> {
+        Self::new(Isa::from_env()?, Threads::from_env()?)
+    }
+
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+}

@@ -1,0 +1,122 @@
+//! Instruction sets: which one the processor has, and which one the environment asks for.
+//!
+//! What must stay true: asking for an instruction set that the processor lacks is an error, never a slower choice.
+
+use std::str::FromStr;
+
+use crate::KernelError;
+
+/// An instruction set that the kernels have a body for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Ordinary code, vectorised by the compiler for the architecture's baseline.
+    Plain,
+    /// AVX2 with FMA, 8 lanes.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL, 16 lanes.
+    Avx512,
+    /// The same with dot products of bf16 pairs.
+    Avx512Bf16,
+    /// Arm's baseline: ordinary code with fused multiply-add.
+    Neon,
+}
+
+const ALL: [Isa; 5] = [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Neon];
+
+impl Isa {
+    /// The name used in `OPENELM_ISA`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
+            Self::Neon => "neon",
+        }
+    }
+
+    /// Whether this processor can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
+        }
+    }
+
+    /// Every instruction set that this processor can run, slowest first.
+    pub fn available() -> Vec<Self> {
+        ALL.into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// The fastest one.
+    pub fn detect() -> Self {
+        Self::available().last().copied().unwrap_or(Self::Plain)
+    }
+
+    /// The one named by `OPENELM_ISA`, or the fastest.
+    ///
+    /// # Errors
+    /// When the variable names none, or one that this processor lacks.
+    pub fn from_env() -> Result<Self, KernelError> {
+        match std::env::var("OPENELM_ISA") {
+            Ok(name) => name.parse::<Self>()?.require(),
+            Err(_) => Ok(Self::detect()),
+        }
+    }
+
+    /// Itself, when this processor can run it.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn require(self) -> Result<Self, KernelError> {
+        if self.is_available() {
+            return Ok(self);
+        }
+        let names: Vec<_> = Self::available().into_iter().map(Self::name).collect();
+        Err(KernelError::MissingIsa { name: self.name(), available: names.join(", ") })
+    }
+}
+
+impl FromStr for Isa {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, KernelError> {
+        ALL.into_iter()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| KernelError::UnknownIsa { name: name.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back() {
+        for isa in ALL {
+            assert_eq!(isa.name().parse::<Isa>(), Ok(isa));
+        }
+        assert!("sse9".parse::<Isa>().unwrap_err().to_string().contains("avx512bf16"));
+    }
+
+    #[test]
+    fn a_missing_instruction_set_is_an_error() {
+        let missing = if cfg!(target_arch = "aarch64") { Isa::Avx2 } else { Isa::Neon };
+        assert!(matches!(missing.require(), Err(KernelError::MissingIsa { .. })));
+        assert!(Isa::detect().require().is_ok());
+    }
+}

@@ -1,0 +1,35 @@
+//! Fused operations for training OpenELM on the CPU, on slices.
+//!
+//! What must stay true: shapes are checked before any kernel runs; results do not depend on the number of threads;
+//! nothing the size of [tokens, vocabulary] or [sequence, sequence] is ever kept.
+
+mod adamw;
+mod arena;
+mod attention;
+mod cpu;
+mod embedding;
+mod error;
+mod isa;
+mod matmul;
+mod norm;
+pub mod peak;
+mod rope;
+mod scratch;
+mod simd;
+mod swiglu;
+mod threads;
+mod values;
+
+pub use adamw::{AdamW, adamw_step, sum_of_squares};
+pub use arena::{Arena, Buffer};
+pub use attention::{AttentionShape, attention_backward, attention_forward};
+pub use cpu::{Cpu, Precision};
+pub use embedding::{embedding_backward, embedding_forward};
+pub use error::KernelError;
+pub use isa::Isa;
+pub use matmul::{Matrix, PackedMatrix, Weights, linear_backward_input, linear_backward_weights, linear_forward};
+pub use norm::{rms_norm_backward, rms_norm_forward};
+pub use rope::{HeadNorms, Heads, RotaryTables, rotate_backward, rotate_forward};
+pub use swiglu::{swiglu_backward, swiglu_forward};
+pub use threads::Threads;
+pub use values::{Values, ValuesMut};

@@ -1,0 +1,97 @@
+//! The innermost product: a tile of `rows` × `width` sums over units of the inner dimension, kept in registers.
+//!
+//! A unit is 4 bytes: one f32, or two neighbouring bf16 values (of the inner dimension). The left side is a packed tile
+//! [unit][HEIGHT] or plain rows; the right side always a packed panel [unit][width].
+
+#[cfg(target_arch = "x86_64")]
+use super::{micro_avx2, micro_avx512};
+use super::micro_plain;
+use crate::{Isa, Precision};
+
+/// What a packed unit holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// One f32.
+    Single,
+    /// One f32 that was rounded to bf16.
+    Rounded,
+    /// Two bf16 values, the first in the lower half.
+    Pair,
+}
+
+impl Unit {
+    /// Values of the inner dimension in a unit.
+    pub(crate) fn values(self) -> usize {
+        if self == Self::Pair { 2 } else { 1 }
+    }
+}
+
+/// One call of the innermost product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile {
+    pub(crate) units: usize,
+    pub(crate) left: *const u32,
+    /// Units from one row to the next, when the left side is plain rows; 0 for a packed tile.
+    pub(crate) left_stride: usize,
+    pub(crate) right: *const u32,
+    /// What the sums are added to; null for nothing.
+    pub(crate) from: *const f32,
+    pub(crate) from_stride: usize,
+    pub(crate) to: *mut f32,
+    pub(crate) to_stride: usize,
+}
+
+/// The innermost product of one instruction set and precision.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Micro {
+    pub(crate) unit: Unit,
+    /// Rows of a packed tile.
+    pub(crate) height: usize,
+    /// Columns of a panel: sums are always written for all of them.
+    pub(crate) width: usize,
+    /// Takes the number of rows, 1 to `height`.
+    pub(crate) run: unsafe fn(usize, &Tile),
+}
+
+impl Micro {
+    pub(crate) fn new(isa: Isa, precision: Precision) -> Self {
+        let unit = match (precision, isa) {
+            (Precision::F32, _) => Unit::Single,
+            (Precision::Bf16, Isa::Avx512Bf16) => Unit::Pair,
+            (Precision::Bf16, _) => Unit::Rounded,
+        };
+        let (height, width, run): (_, _, unsafe fn(usize, &Tile)) = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Bf16 => {
+                (micro_avx512::HEIGHT, micro_avx512::WIDTH, if unit == Unit::Pair { micro_avx512::pairs } else { micro_avx512::singles })
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => (micro_avx2::HEIGHT, micro_avx2::WIDTH, micro_avx2::singles),
+            _ => (micro_plain::HEIGHT, micro_plain::WIDTH, micro_plain::singles),
+        };
+        Self { unit, height, width, run }
+    }
+
+    /// Units that `values` of the inner dimension fill.
+    pub(crate) fn units(&self, values: usize) -> usize {
+        values.div_ceil(self.unit.values())
+    }
+}
+
+/// A `run` function that picks the body for its number of rows.
+macro_rules! by_rows {
+    ($(#[$meta:meta])* $name:ident, $body:ident, $($rows:literal)*) => {
+        $(#[$meta])*
+        pub(super) unsafe fn $name(rows: usize, tile: &Tile) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match (rows, tile.left_stride) {
+                    $(($rows, 0) => $body::<$rows, true>(tile),)*
+                    $(($rows, _) => $body::<$rows, false>(tile),)*
+                    _ => unreachable!("{rows} rows in a tile"),
+                }
+            }
+        }
+    };
+}
+pub(super) use by_rows;

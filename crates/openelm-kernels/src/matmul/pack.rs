@@ -1,0 +1,95 @@
+//! Packing: a run of `lanes` outer indices of an operand into [unit][width], with zeros where the operand ends.
+//!
+//! What must stay true: packing never reads outside the operand and writes exactly units · width values.
+
+#[cfg(target_arch = "x86_64")]
+use super::pack_avx512;
+use super::micro::Unit;
+use crate::Isa;
+use crate::simd::{Source, round_half, widen_half};
+
+/// The word of one value, or its lower half of a pair.
+///
+/// # Safety
+/// `at` lies inside the slice.
+#[inline(always)]
+unsafe fn bits(source: Source, at: usize, unit: Unit) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (source, unit) {
+            (Source::F32(from), Unit::Single) => (*from.add(at)).to_bits(),
+            (Source::F32(from), Unit::Rounded) => widen_half(round_half(*from.add(at))).to_bits(),
+            (Source::F32(from), Unit::Pair) => u32::from(round_half(*from.add(at))),
+            (Source::Bf16(from), Unit::Pair) => u32::from(*from.add(at)),
+            (Source::Bf16(from), _) => u32::from(*from.add(at)) << 16,
+        }
+    }
+}
+
+/// One packing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing {
+    pub(crate) unit: Unit,
+    pub(crate) source: Source,
+    /// Values from one row of the source to the next.
+    pub(crate) stride: usize,
+    /// Outer indices that there are, at most `width`.
+    pub(crate) lanes: usize,
+    /// Inner values that there are.
+    pub(crate) inner: usize,
+    pub(crate) width: usize,
+}
+
+impl Packing {
+    /// Packs lanes that are rows of the source (the inner dimension runs along the columns).
+    ///
+    /// # Safety
+    /// The instruction set is available; the source holds `lanes` rows of `inner` values; `to` has room for
+    /// [units of `inner`][width].
+    pub(crate) unsafe fn rows(&self, isa: Isa, to: *mut u32) {
+        #[cfg(target_arch = "x86_64")]
+        if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) {
+            // SAFETY: the caller's promise.
+            return unsafe { pack_avx512::rows(self, isa, to) };
+        }
+        let _ = isa;
+        // SAFETY: the caller's promise.
+        unsafe { self.one_by_one(to, self.stride, 1) }
+    }
+
+    /// Packs lanes that are columns of the source (the inner dimension runs along the rows).
+    ///
+    /// # Safety
+    /// As [`rows`](Self::rows), with `inner` rows of `lanes` values.
+    pub(crate) unsafe fn columns(&self, isa: Isa, to: *mut u32) {
+        #[cfg(target_arch = "x86_64")]
+        if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) {
+            // SAFETY: the caller's promise.
+            return unsafe { pack_avx512::columns(self, isa, to) };
+        }
+        let _ = isa;
+        // SAFETY: the caller's promise.
+        unsafe { self.one_by_one(to, 1, self.stride) }
+    }
+
+    unsafe fn one_by_one(&self, to: *mut u32, lane_stride: usize, inner_stride: usize) {
+        let Self { unit, source, lanes, inner, width, .. } = *self;
+        for u in 0..inner.div_ceil(unit.values()) {
+            for lane in 0..width {
+                let mut word = 0;
+                if lane < lanes {
+                    let first = u * unit.values();
+                    // SAFETY: lane < lanes and the inner indices are below `inner`.
+                    unsafe {
+                        word = bits(source, lane * lane_stride + first * inner_stride, unit);
+                        if unit == Unit::Pair && first + 1 < inner {
+                            word |= bits(source, lane * lane_stride + (first + 1) * inner_stride, unit) << 16;
+                        }
+                    }
+                }
+                // SAFETY: u < units, lane < width.
+                unsafe { *to.add(u * width + lane) = word };
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Packing in AVX-512. Rows become lanes by transposing 16 × 16 units in registers; columns already are lanes.
+
+use std::arch::x86_64::*;
+
+use super::{micro::Unit, pack::Packing};
+use crate::Isa;
+use crate::simd::{Avx512, Simd, Source};
+
+type Plain512 = Avx512<false>;
+
+#[inline(always)]
+fn mask16(count: usize) -> u16 {
+    if count >= 16 { u16::MAX } else { (1 << count) - 1 }
+}
+
+/// # Safety
+/// As [`Packing::rows`], with AVX-512.
+pub(super) unsafe fn rows(packing: &Packing, isa: Isa, to: *mut u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (packing.unit, isa) {
+            (Unit::Pair, _) => rows_pairs(packing, to),
+            (unit, _) => rows_singles(packing, unit == Unit::Rounded, to),
+        }
+    }
+}
+
+/// # Safety
+/// As [`Packing::columns`], with AVX-512.
+pub(super) unsafe fn columns(packing: &Packing, isa: Isa, to: *mut u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (packing.unit, isa) {
+            (Unit::Pair, _) => columns_pairs(packing, to),
+            (unit, _) => columns_singles(packing, unit == Unit::Rounded, to),
+        }
+    }
+}
+
+/// 16 f32 or widened bf16 values, those past `count` 0.
+#[inline(always)]
+unsafe fn load(source: Source, count: usize, round: bool) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match source {
+            Source::F32(from) if round => Plain512::rounded(Plain512::load_first(from, count)),
+            Source::F32(from) => Plain512::load_first(from, count),
+            Source::Bf16(from) => Plain512::load_half_first(from, count),
+        }
+    }
+}
+
+/// 32 neighbouring values as 16 pairs, those past `count` 0.
+#[inline(always)]
+unsafe fn load_pairs(source: Source, count: usize) -> __m512i {
+    // SAFETY: the caller's promise; the mask keeps the loads inside the source, and both types are 64 bytes of plain data.
+    unsafe {
+        match source {
+            Source::F32(from) => {
+                let low = _mm512_maskz_loadu_ps(mask16(count), from);
+                let high = _mm512_maskz_loadu_ps(mask16(count.saturating_sub(16)), from.wrapping_add(16));
+                std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+            }
+            Source::Bf16(from) => {
+                let mask = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
+                _mm512_maskz_loadu_epi16(mask, from.cast())
+            }
+        }
+    }
+}
+
+macro_rules! rows_body {
+    ($name:ident, $features:literal, [$($extra:ident: $ty:ty)?], |$source:ident, $count:ident| $load:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name(packing: &Packing, $($extra: $ty,)? to: *mut u32) {
+            let Packing { unit, source, stride, lanes, inner, width } = *packing;
+            let units = inner.div_ceil(unit.values());
+            for first_lane in (0..width).step_by(16) {
+                let kept = mask16(width - first_lane);
+                for first in (0..units).step_by(16) {
+                    let at = first * unit.values();
+                    // SAFETY: lanes below `lanes` and values below `inner` lie in the source; units below `units` and
+                    // lanes below `width` in the target.
+                    unsafe {
+                        let mut block = [_mm512_setzero_si512(); 16];
+                        for (lane, row) in block.iter_mut().enumerate() {
+                            if first_lane + lane < lanes {
+                                let ($source, $count) = (source.add((first_lane + lane) * stride + at), inner - at);
+                                *row = $load;
+                            }
+                        }
+                        let block = transpose(block);
+                        let to = to.add(first * width + first_lane);
+                        for (u, row) in block.into_iter().enumerate().take(units - first) {
+                            _mm512_mask_storeu_epi32(to.add(u * width).cast(), kept, row);
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+rows_body!(rows_singles, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", [round: bool], |source, count| {
+    _mm512_castps_si512(load(source, count, round))
+});
+rows_body!(rows_pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma", [], |source, count| {
+    load_pairs(source, count)
+});
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn columns_singles(packing: &Packing, round: bool, to: *mut u32) {
+    let Packing { source, stride, lanes, inner, width, .. } = *packing;
+    for u in 0..inner {
+        for lane in (0..width).step_by(16) {
+            // SAFETY: as in `rows_body`; a run without lanes is not read at all.
+            unsafe {
+                let v = if lane < lanes { load(source.add(u * stride + lane), lanes - lane, round) } else { _mm512_setzero_ps() };
+                _mm512_mask_storeu_ps(to.add(u * width + lane).cast(), mask16(width - lane), v);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn columns_pairs(packing: &Packing, to: *mut u32) {
+    let Packing { source, stride, lanes, inner, width, .. } = *packing;
+    let interleaved: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+    // SAFETY: as in `rows_body`; runs without lanes and the missing half of a last pair are not read.
+    unsafe {
+        let order = _mm512_loadu_si512(interleaved.as_ptr().cast());
+        for u in 0..inner.div_ceil(2) {
+            for lane in (0..width).step_by(16) {
+                let mut pairs = _mm512_setzero_si512();
+                if lane < lanes {
+                    let mask = mask16(lanes - lane);
+                    let has_second = 2 * u + 1 < inner;
+                    let first = source.add(2 * u * stride + lane);
+                    pairs = match first {
+                        Source::F32(from) => {
+                            let low = _mm512_maskz_loadu_ps(mask, from);
+                            let high = _mm512_maskz_loadu_ps(if has_second { mask } else { 0 }, from.wrapping_add(stride));
+                            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+                        }
+                        Source::Bf16(from) => {
+                            let low = _mm256_maskz_loadu_epi16(mask, from.cast());
+                            let high = _mm256_maskz_loadu_epi16(if has_second { mask } else { 0 }, from.wrapping_add(stride).cast());
+                            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+                        }
+                    };
+                    pairs = _mm512_permutexvar_epi16(order, pairs);
+                }
+                _mm512_mask_storeu_epi32(to.add(u * width + lane).cast(), mask16(width - lane), pairs);
+            }
+        }
+    }
+}
+
+/// Rows to columns of a 16 × 16 block: 2 × 2 blocks of 1, then of 2, 4 and 8.
+#[inline(always)]
+unsafe fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let zero = _mm512_setzero_si512();
+        let mut a = [zero; 16];
+        for i in 0..8 {
+            a[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+            a[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        }
+        // b[4g + c] holds column c of every quarter (c, c+4, c+8, c+12), rows 4g to 4g + 3.
+        let mut b = [zero; 16];
+        for g in 0..4 {
+            b[4 * g] = _mm512_unpacklo_epi64(a[4 * g], a[4 * g + 2]);
+            b[4 * g + 1] = _mm512_unpackhi_epi64(a[4 * g], a[4 * g + 2]);
+            b[4 * g + 2] = _mm512_unpacklo_epi64(a[4 * g + 1], a[4 * g + 3]);
+            b[4 * g + 3] = _mm512_unpackhi_epi64(a[4 * g + 1], a[4 * g + 3]);
+        }
+        let mut out = [zero; 16];
+        for c in 0..4 {
+            let low01 = _mm512_shuffle_i32x4::<0b01_00_01_00>(b[c], b[4 + c]);
+            let high01 = _mm512_shuffle_i32x4::<0b11_10_11_10>(b[c], b[4 + c]);
+            let low23 = _mm512_shuffle_i32x4::<0b01_00_01_00>(b[8 + c], b[12 + c]);
+            let high23 = _mm512_shuffle_i32x4::<0b11_10_11_10>(b[8 + c], b[12 + c]);
+            out[c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low01, low23);
+            out[4 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low01, low23);
+            out[8 + c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(high01, high23);
+            out[12 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(high01, high23);
+        }
+        out
+    }
+}

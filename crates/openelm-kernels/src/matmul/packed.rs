@@ -1,0 +1,156 @@
+//! A whole operand packed: [block][group of lanes][unit][width].
+
+use super::{
+    blocks::{Block, Blocks},
+    matrix::Operand,
+    micro::Micro,
+    pack::Packing,
+};
+use crate::threads::Parts;
+use crate::{Cpu, Matrix, Precision, Values};
+
+/// Units × lanes that one packing task takes: enough to be worth handing out.
+const TASK_WORDS: usize = 1 << 15;
+
+/// The right side of a product, packed once and used many times: pays when several micro-batches meet the same weights.
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    pub(crate) words: Vec<u32>,
+    pub(crate) outer: usize,
+    pub(crate) inner: usize,
+    pub(crate) precision: Precision,
+    pub(crate) width: usize,
+}
+
+impl PackedMatrix {
+    /// Packs weights [out, in] for the product x · Wᵀ, whose inner dimension is `in`.
+    pub fn for_forward(cpu: &Cpu, weights: Matrix<'_>, precision: Precision) -> Self {
+        Self::new(cpu, weights.by_rows(), precision)
+    }
+
+    /// Packs weights [out, in] for the product dy · W, whose inner dimension is `out`.
+    pub fn for_backward(cpu: &Cpu, weights: Matrix<'_>, precision: Precision) -> Self {
+        Self::new(cpu, weights.by_columns(), precision)
+    }
+
+    fn new(cpu: &Cpu, operand: Operand<'_>, precision: Precision) -> Self {
+        let micro = Micro::new(cpu.isa, precision);
+        let mut words = vec![0; words(&operand, &micro, micro.width)];
+        pack_whole(cpu, &operand, &micro, micro.width, &mut words);
+        Self { words, outer: operand.outer(), inner: operand.inner(), precision, width: micro.width }
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.words.len() * 4
+    }
+}
+
+/// Values of 4 bytes that `operand` takes when packed.
+pub(crate) fn words(operand: &Operand<'_>, micro: &Micro, width: usize) -> usize {
+    micro.units(operand.inner()) * operand.outer().next_multiple_of(width)
+}
+
+/// Packs all of `operand` into `to`, on all threads.
+pub(crate) fn pack_whole(cpu: &Cpu, operand: &Operand<'_>, micro: &Micro, width: usize, to: &mut [u32]) {
+    assert_eq!(to.len(), words(operand, micro, width), "room for a packed operand");
+    let blocks = Blocks::new(operand.inner(), micro);
+    let groups = operand.outer().div_ceil(width);
+    let run = (TASK_WORDS / (blocks.longest() * width).max(1)).max(1);
+    let runs = groups.div_ceil(run);
+    let to = Parts::new(to);
+    cpu.threads.for_each(blocks.count() * runs, |task| {
+        let block = blocks.get(task / runs);
+        let start = task % runs * run;
+        for group in start..(start + run).min(groups) {
+            let at = block.first_unit * groups * width + group * block.units * width;
+            // SAFETY: each group of each block has a part of its own, inside `to` by the assertion above.
+            unsafe { pack_group(cpu, operand, micro, width, group, block.first, block.values, to.pointer(at)) };
+        }
+    });
+}
+
+/// The cache lines that one packing will read, to be fetched piece by piece beforehand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    start: *const u8,
+    rows: usize,
+    row_bytes: usize,
+    stride_bytes: usize,
+}
+
+impl Ahead {
+    pub(crate) fn new(operand: &Operand<'_>, micro: &Micro, group: usize, block: Block) -> Self {
+        let lane = group * micro.width;
+        let lanes = micro.width.min(operand.outer() - lane);
+        let stride = operand.matrix.columns;
+        let (at, rows, row) = if operand.inner_is_rows {
+            (block.first * stride + lane, block.values, lanes)
+        } else {
+            (lane * stride + block.first, lanes, block.values)
+        };
+        let (start, size): (*const u8, _) = match operand.matrix.values {
+            Values::F32(values) => (values.as_ptr().wrapping_add(at).cast(), 4),
+            Values::Bf16(values) => (values.as_ptr().wrapping_add(at).cast(), 2),
+        };
+        Self { start, rows, row_bytes: row * size, stride_bytes: stride * size }
+    }
+
+    /// Fetches the `part`-th of `parts` equal shares of the lines.
+    #[inline]
+    pub(crate) fn fetch(&self, part: usize, parts: usize) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            let lines = self.row_bytes.div_ceil(64) + 1;
+            let share = (self.rows * lines).div_ceil(parts);
+            let (mut row, mut line) = (part * share / lines, part * share % lines);
+            for _ in 0..share {
+                if row >= self.rows {
+                    return;
+                }
+                let at = row * self.stride_bytes + (line * 64).min(self.row_bytes - 1);
+                // SAFETY: prefetching never faults, and the address lies in the operand.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(self.start.wrapping_add(at).cast()) };
+                line += 1;
+                if line == lines {
+                    (row, line) = (row + 1, 0);
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (part, parts);
+    }
+}
+
+/// Packs one group of lanes of one block.
+///
+/// # Safety
+/// `group` and the block lie in the operand; `to` has room for [units][width] and nobody else writes there.
+#[allow(clippy::too_many_arguments)]
+#[inline]
+pub(crate) unsafe fn pack_group(
+    cpu: &Cpu,
+    operand: &Operand<'_>,
+    micro: &Micro,
+    width: usize,
+    group: usize,
+    first: usize,
+    values: usize,
+    to: *mut u32,
+) {
+    let source = operand.matrix.values.source();
+    let stride = operand.matrix.columns;
+    let lane = group * width;
+    let lanes = width.min(operand.outer() - lane);
+    // SAFETY: the group and the block lie in the matrix, whose length was checked when the view was made.
+    unsafe {
+        if operand.inner_is_rows {
+            let source = source.add(first * stride + lane);
+            Packing { unit: micro.unit, source, stride, lanes, inner: values, width }.columns(cpu.isa, to);
+        } else {
+            let source = source.add(lane * stride + first);
+            Packing { unit: micro.unit, source, stride, lanes, inner: values, width }.rows(cpu.isa, to);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The machine's limits, measured: multiply-adds in registers alone, and bytes to and from memory.
+
+use std::time::Instant;
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use crate::simd::simd_fn;
+use crate::threads::Parts;
+use crate::{Cpu, Isa, Precision};
+
+const ROUNDS: usize = 40_000;
+const CHAINS: usize = 24;
+
+/// Floating-point operations a second (a multiply-add counts two) that all threads reach together without memory:
+/// the best of `repeats` runs.
+pub fn multiply_add_rate(cpu: &Cpu, precision: Precision, repeats: usize) -> f64 {
+    let pairs = precision == Precision::Bf16 && cpu.isa == Isa::Avx512Bf16;
+    let operations = 2 * 16 * CHAINS * ROUNDS * if pairs { 2 } else { 1 } * cpu.threads.count();
+    let seconds = best(repeats, || {
+        cpu.threads.for_each(cpu.threads.count(), |_| {
+            // SAFETY: the instruction set is available.
+            unsafe {
+                #[cfg(target_arch = "x86_64")]
+                if pairs {
+                    std::hint::black_box(pair_chains());
+                    return;
+                }
+                std::hint::black_box(chains(cpu.isa));
+            }
+        });
+    });
+    operations as f64 / seconds
+}
+
+/// Bytes a second read and written by y += x over arrays of `len` f32 each, which should exceed the caches.
+pub fn memory_bandwidth(cpu: &Cpu, len: usize, repeats: usize) -> f64 {
+    let x = vec![1.0f32; len];
+    let mut y = vec![0.0f32; len];
+    let seconds = best(repeats, || {
+        let y = Parts::new(&mut y);
+        cpu.threads.for_runs(len, 1 << 16, |start, count| {
+            // SAFETY: the instruction set is available; runs do not overlap.
+            unsafe { add(cpu.isa, &x[start..start + count], y.part(start, count)) };
+        });
+    });
+    (3 * 4 * len) as f64 / seconds
+}
+
+fn best(repeats: usize, mut run: impl FnMut()) -> f64 {
+    (0..repeats.max(1))
+        .map(|_| {
+            let start = Instant::now();
+            run();
+            start.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min)
+}
+
+simd_fn! {
+    /// Independent chains of multiply-adds.
+    fn chains<S>() -> f32 {
+        let x = S::splat(std::hint::black_box(1.0));
+        let mut sums = [S::splat(0.0); CHAINS];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = S::fma(x, x, *sum);
+            }
+        }
+        let mut total = 0.0;
+        for sum in sums {
+            total += S::sum(sum);
+        }
+        total
+    }
+}
+
+simd_fn! {
+    fn add<S>(x: &[f32], y: &mut [f32]) {
+        for (x, y) in x.chunks_exact(16).zip(y.chunks_exact_mut(16)) {
+            S::store(y.as_mut_ptr(), S::add(S::load(y.as_ptr()), S::load(x.as_ptr())));
+        }
+    }
+}
+
+/// # Safety
+/// Needs AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn pair_chains() -> f32 {
+    // SAFETY: both types are 64 bytes of plain data.
+    let x = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(std::hint::black_box(0x3f80_3f80))) };
+    let mut sums = [_mm512_setzero_ps(); CHAINS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, x, x);
+        }
+    }
+    let mut total = _mm512_setzero_ps();
+    for sum in sums {
+        total = _mm512_add_ps(total, sum);
+    }
+    _mm512_reduce_add_ps(total)
+}

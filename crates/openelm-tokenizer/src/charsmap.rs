@@ -1,0 +1,92 @@
+//! SentencePiece's compiled normalisation rules: a double-array trie of the texts to be replaced, and their replacements.
+//!
+//! Layout: the trie's size in bytes (u32, little-endian), the trie (u32 units, as darts-clone writes them), then the
+//! replacements, each ended by a null byte. The whole trie is walked once when it is read, so a look-up never meets a place or
+//! a replacement that is not there.
+
+/// Rules from text to text.
+#[derive(Clone, Debug)]
+pub(crate) struct Charsmap {
+    units: Vec<u32>,
+    replacements: String,
+}
+
+/// Longer keys than this are no rules for characters.
+const LONGEST_KEY: usize = 1024;
+
+fn offset(unit: u32) -> usize {
+    ((unit >> 10) << ((unit & (1 << 9)) >> 6)) as usize
+}
+
+fn has_leaf(unit: u32) -> bool {
+    unit >> 8 & 1 == 1
+}
+
+fn label(unit: u32) -> u32 {
+    unit & (1 << 31 | 0xff)
+}
+
+impl Charsmap {
+    /// Reads the rules. The error says what is wrong with them.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let (size, rest) = bytes.split_first_chunk::<4>().ok_or("it is shorter than its own header")?;
+        let size = u32::from_le_bytes(*size) as usize;
+        if size >= rest.len() || size % 4 != 0 || size == 0 {
+            return Err(format!("its trie claims {size} bytes, {} are left", rest.len()));
+        }
+        let (trie, replacements) = rest.split_at(size);
+        let units: Vec<u32> = trie.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
+        let replacements = std::str::from_utf8(replacements).map_err(|_| "its replacements are not UTF-8")?.to_owned();
+        let map = Self { units, replacements };
+        map.check()?;
+        Ok(map)
+    }
+
+    /// Walks every key. A unit is reached on one way only, so a second visit means a loop.
+    fn check(&self) -> Result<(), String> {
+        let mut seen = vec![false; self.units.len()];
+        let mut open = vec![(offset(self.units[0]), 0usize)];
+        while let Some((base, depth)) = open.pop() {
+            if depth > LONGEST_KEY {
+                return Err("its trie has a key without end".to_owned());
+            }
+            for byte in 1..=255usize {
+                let place = base ^ byte;
+                let Some(unit) = self.units.get(place).copied().filter(|unit| label(*unit) == byte as u32) else { continue };
+                if std::mem::replace(&mut seen[place], true) {
+                    return Err("its trie has a loop".to_owned());
+                }
+                let base = place ^ offset(unit);
+                if has_leaf(unit) && self.value(base).is_none() {
+                    return Err("its trie points outside the replacements".to_owned());
+                }
+                open.push((base, depth + 1));
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&self, base: usize) -> Option<&str> {
+        let value = self.units.get(base)? & 0x7fff_ffff;
+        let rest = self.replacements.get(value as usize..)?;
+        rest.find('\0').and_then(|end| rest.get(..end))
+    }
+
+    /// The replacement for the longest key that `text` begins with, and the key's length.
+    pub fn at_start(&self, text: &str) -> Option<(&str, usize)> {
+        let mut base = offset(*self.units.first()?);
+        let mut found = None;
+        for (index, byte) in text.bytes().enumerate() {
+            let place = base ^ usize::from(byte);
+            // The null byte marks the end of a key inside the trie and occurs in none.
+            let unit = self.units.get(place).copied().filter(|unit| byte != 0 && label(*unit) == u32::from(byte));
+            let Some(unit) = unit else { break };
+            base = place ^ offset(unit);
+            if has_leaf(unit) {
+                found = Some((base, index + 1));
+            }
+        }
+        let (base, length) = found.filter(|(_, length)| text.is_char_boundary(*length))?;
+        Some((self.value(base)?, length))
+    }
+}

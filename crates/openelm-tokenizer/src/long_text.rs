@@ -1,0 +1,66 @@
+//! Merging a stretch of any length in windows, so that cost stays linear and buffers small.
+//!
+//! What makes it exact: let L and R be texts encoded alone. While LR is encoded, both sides go through the same merges in the
+//! same relative order as alone, until one crosses the middle. Whether one does depends only on the symbols that touch the
+//! middle, all of them parts of L's last token and R's first; and these two tokens alone go through these same merges in
+//! the same relative order. So if the last token of L and the first of R, put side by side, do not merge across, LR's tokens
+//! are L's followed by R's. Nothing is assumed of ranks: equal ones, and pieces that outrank their parts, are covered.
+//!
+//! So: keep the tokens of the text so far; encode the next window together with the last few of them, and go further
+//! back while the seam does not hold. The next window is at least as long as what was done again, so work is bounded by a
+//! constant times the length even for a text made to defeat this.
+
+use crate::merge::Merger;
+use crate::symbols::Symbols;
+
+/// Bytes of new text in one step.
+pub(crate) const WINDOW: usize = 4096;
+/// Tokens that are done again with the next window at first.
+const BACK: usize = 8;
+
+/// A token of a long stretch, with its first byte.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LongToken {
+    pub symbol: u32,
+    pub start: usize,
+}
+
+/// Appends the tokens of `text` to the empty `tokens`.
+pub(crate) fn merge_long(merger: &mut Merger, symbols: &Symbols, text: &str, tokens: &mut Vec<LongToken>) {
+    let mut window = WINDOW;
+    let mut done = 0;
+    while done < text.len() {
+        let end = char_boundary(text, done.saturating_add(window));
+        let mut back = BACK;
+        loop {
+            let keep = tokens.len().saturating_sub(back);
+            let begin = tokens.get(keep).map_or(done, |token| token.start);
+            let part = merger.merge(symbols, text.get(begin..end).unwrap_or_default());
+            let first = part.first().map(|token| token.symbol);
+            let second = part.get(1).map_or(end, |token| begin + token.start as usize);
+            // The token that followed in the text so far is known to stay apart.
+            let same = first.is_some() && first == tokens.get(keep).map(|token| token.symbol) && tokens.get(keep + 1).is_some_and(|token| token.start == second);
+            if let (false, Some(before)) = (same, keep.checked_sub(1).and_then(|last| tokens.get(last)).copied()) {
+                let seam = (begin - before.start) as u32;
+                let pair = merger.merge(symbols, text.get(before.start..second).unwrap_or_default());
+                if !pair.iter().any(|token| token.start == seam) {
+                    back *= 4;
+                    continue;
+                }
+                merger.merge(symbols, text.get(begin..end).unwrap_or_default());
+            }
+            tokens.truncate(keep);
+            tokens.extend(merger.tokens().iter().map(|token| LongToken { symbol: token.symbol, start: begin + token.start as usize }));
+            window = WINDOW.max(end - begin);
+            break;
+        }
+        done = end;
+    }
+}
+
+fn char_boundary(text: &str, mut place: usize) -> usize {
+    while !text.is_char_boundary(place.min(text.len())) {
+        place += 1;
+    }
+    place.min(text.len())
+}

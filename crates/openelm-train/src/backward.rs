@@ -1,0 +1,221 @@
+//! Losses and gradients of one micro-batch.
+//!
+//! The blocks are walked in segments. Forward, each segment's input is kept; backward, a segment is tracked by autodiff, run,
+//! and differentiated from the gradient of its output. One segment for the whole model keeps all activations; one for each block
+//! (`recompute`) keeps one [tokens, model_dim] a block and pays a second forward pass.
+//!
+//! What must stay true: gradients do not depend on `recompute`; the tied table receives the sum of the head's gradient and the
+//! look-up's; the padding row receives none from the look-up.
+
+use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
+use openelm_model::{Block, CausalMask, OpenElm, Precision, RmsNorm, Rotation};
+
+use crate::error::TrainError;
+use crate::gradients::Gradients;
+use crate::head_loss::{Backward, HeadLoss, Targets, head_loss};
+use crate::micro_batch::MicroBatch;
+
+/// How losses and gradients are computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Arithmetic {
+    /// Type of the matrix products.
+    pub precision: Precision,
+    /// Run each block a second time in the backward pass instead of keeping its activations.
+    pub recompute: bool,
+    /// Factor of the squared log-partition in the loss.
+    pub z_loss: f64,
+    /// Count each padding target's ln(vocabulary)² in the reported z-loss, as CoreNet does (it multiplies those logits by 0).
+    pub padding_in_z: bool,
+}
+
+/// Sums over targets; micro-batches add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// Σ cross entropy over counted targets, in nats.
+    pub ce: f64,
+    /// Σ logsumexp² over counted targets, and over padding where CoreNet counts it.
+    pub z: f64,
+    /// Counted targets.
+    pub targets: u64,
+}
+
+impl LossSums {
+    /// Adds another micro-batch.
+    pub fn add(&mut self, other: Self) {
+        self.ce += other.ce;
+        self.z += other.z;
+        self.targets += other.targets;
+    }
+
+    /// Mean cross entropy.
+    pub fn ce_loss(&self) -> f64 {
+        self.ce / self.targets.max(1) as f64
+    }
+
+    /// The z-loss as it enters the total.
+    pub fn z_loss(&self, weight: f64) -> f64 {
+        weight * self.z / self.targets.max(1) as f64
+    }
+}
+
+/// The losses of `batch`, without gradients.
+///
+/// # Errors
+/// When the sequence is longer than the rotary table, or the device fails.
+pub fn losses(model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<LossSums, TrainError> {
+    let pass = Pass::new(model, batch)?;
+    let hidden = model.blocks.iter().fold(pass.embedded.clone(), |x, block| pass.run(block, x, arithmetic.precision));
+    let hidden = pass.rows(model.norm.forward(hidden));
+    let loss = head_loss(hidden, model.head(), &pass.targets, None, arithmetic.precision);
+    pass.sums(loss, arithmetic, batch)
+}
+
+/// The losses of `batch`; adds `scale` times the gradient of Σ (ce + z_loss · lse²) over its counted targets to `gradients`.
+///
+/// # Errors
+/// When the sequence is longer than the rotary table, or the device fails.
+pub fn losses_and_gradients(
+    model: &OpenElm,
+    batch: &MicroBatch,
+    scale: f64,
+    arithmetic: &Arithmetic,
+    gradients: &mut Gradients,
+) -> Result<LossSums, TrainError> {
+    let pass = Pass::new(model, batch)?;
+    let layers = model.blocks.len();
+    let precision = arithmetic.precision;
+    let block_parameters = model.blocks.first().map_or(0, Block::num_parameters);
+    let norm_index = 1 + layers * block_parameters;
+
+    let length = if arithmetic.recompute { 1 } else { layers };
+    // The inputs of all segments but the last, which is tracked on the way forward.
+    let mut inputs = Vec::new();
+    let mut x = pass.embedded.clone();
+    let last = layers.saturating_sub(1) / length * length;
+    for (index, block) in model.blocks[..last].iter().enumerate() {
+        if index % length == 0 {
+            inputs.push(x.clone());
+        }
+        x = pass.run(block, x, precision);
+    }
+    let tracked = pass.track(&model.blocks[last..], x, Some(&model.norm), precision);
+
+    let hidden = pass.rows(tracked.output.clone().inner());
+    let backward = Backward { scale: scale as f32, z_weight: arithmetic.z_loss as f32 };
+    let mut loss = head_loss(hidden, model.head(), &pass.targets, Some(&backward), precision);
+    let Some((by_hidden, by_table)) = loss.gradients.take() else {
+        return pass.sums(loss, arithmetic, batch);
+    };
+    let table_index = if model.classifier.is_some() { norm_index + 1 } else { 0 };
+    gradients.add(table_index, by_table);
+
+    let mut by_output = by_hidden.reshape(tracked.output.dims());
+    by_output = tracked.backward(by_output, 1 + last * block_parameters, Some(norm_index), gradients);
+    for (start, input) in (0..last).step_by(length.max(1)).zip(inputs).collect::<Vec<_>>().into_iter().rev() {
+        let tracked = pass.track(&model.blocks[start..start + length], input, None, precision);
+        by_output = tracked.backward(by_output, 1 + start * block_parameters, None, gradients);
+    }
+    gradients.add(0, pass.by_embedding(model, batch, by_output));
+    pass.sums(loss, arithmetic, batch)
+}
+
+/// What all blocks of one micro-batch share.
+struct Pass {
+    rotation: Rotation,
+    mask: CausalMask,
+    embedded: Tensor<3>,
+    ids: Tensor<1, burn::tensor::Int>,
+    targets: Targets,
+}
+
+impl Pass {
+    fn new(model: &OpenElm, batch: &MicroBatch) -> Result<Self, TrainError> {
+        let config = model.config();
+        let ids = batch.inputs(config.vocab_size, model.device());
+        let (target_ids, weights) = batch.targets();
+        Ok(Self {
+            rotation: model.rotation(0, batch.sequence())?,
+            mask: CausalMask::new(config.num_gqa_groups, 0, batch.sequence(), model.device()),
+            embedded: model.embed(ids.clone()),
+            ids: ids.reshape([batch.positions()]),
+            targets: Targets { ids: target_ids, weights },
+        })
+    }
+
+    fn run(&self, block: &Block, x: Tensor<3>, precision: Precision) -> Tensor<3> {
+        block.forward(x, &self.rotation, &self.mask, precision)
+    }
+
+    /// [batch, sequence, model_dim] as [tokens, model_dim].
+    fn rows(&self, x: Tensor<3>) -> Tensor<2> {
+        let [batch, sequence, width] = x.dims();
+        x.reshape([batch * sequence, width])
+    }
+
+    /// Runs `blocks`, and the last norm where it follows, so that they can be differentiated.
+    fn track(&self, blocks: &[Block], input: Tensor<3>, norm: Option<&RmsNorm>, precision: Precision) -> Tracked {
+        let input = input.autodiff().require_grad();
+        let (rotation, mask) = (self.rotation.clone().autodiff(), self.mask.clone().autodiff());
+        let blocks: Vec<Block> = blocks.iter().map(Block::tracked).collect();
+        let norm = norm.map(RmsNorm::tracked);
+        let mut output = blocks.iter().fold(input.clone(), |x, block| block.forward(x, &rotation, &mask, precision));
+        if let Some(norm) = &norm {
+            output = norm.forward(output);
+        }
+        Tracked { input, blocks, norm, output }
+    }
+
+    /// The look-up's gradient by the table [vocabulary, model_dim].
+    fn by_embedding(&self, model: &OpenElm, batch: &MicroBatch, by_embedded: Tensor<3>) -> Tensor<2> {
+        let mut rows = self.rows(by_embedded);
+        if let Some(learns) = batch.learning_inputs(model.config().padding_index) {
+            let count = learns.len();
+            rows = rows * Tensor::from_data(TensorData::new(learns, [count, 1]), model.device());
+        }
+        Tensor::zeros(model.token_embeddings.dims(), model.device()).select_assign(0, self.ids.clone(), rows, IndexingUpdateOp::Add)
+    }
+
+    /// The sums on the host.
+    fn sums(&self, loss: HeadLoss, arithmetic: &Arithmetic, batch: &MicroBatch) -> Result<LossSums, TrainError> {
+        let read = |tensor: Tensor<1>, what| {
+            tensor.try_into_scalar::<f32>().map(f64::from).map_err(|error| TrainError::Device { step: 0, what, reason: format!("{error:?}") })
+        };
+        let targets = batch.target_count();
+        let mut z = read(loss.z_sum, "the z-loss")?;
+        if arithmetic.padding_in_z {
+            let padding = batch.positions() as u64 - targets;
+            z += padding as f64 * (loss.vocabulary as f64).ln().powi(2);
+        }
+        Ok(LossSums { ce: read(loss.ce_sum, "the loss")?, z, targets })
+    }
+}
+
+/// A segment that was run under autodiff.
+struct Tracked {
+    input: Tensor<3>,
+    blocks: Vec<Block>,
+    norm: Option<RmsNorm>,
+    output: Tensor<3>,
+}
+
+impl Tracked {
+    /// From the gradient by the output to that by the input; parameter gradients are added from `first` on.
+    fn backward(mut self, by_output: Tensor<3>, first: usize, norm_index: Option<usize>, gradients: &mut Gradients) -> Tensor<3> {
+        let mut found = (self.output * by_output.clone().autodiff()).sum().backward();
+        let mut index = first;
+        for block in &mut self.blocks {
+            for parameter in block.parameters_mut() {
+                if let Some(gradient) = parameter.take_gradient(&mut found) {
+                    gradients.add(index, gradient);
+                }
+                index += 1;
+            }
+        }
+        if let (Some(norm), Some(index)) = (&self.norm, norm_index)
+            && let Some(gradient) = norm.weight.grad_remove(&mut found)
+        {
+            gradients.add(index, gradient);
+        }
+        self.input.grad_remove(&mut found).unwrap_or_else(|| by_output.zeros_like())
+    }
+}

@@ -1,0 +1,67 @@
+//! One update: micro-batches into one gradient, its norm, clipping, the optimizer.
+//!
+//! What must stay true: the model and the optimizer change only after the loss and the norm were found finite; the result does
+//! not depend on how a [`Mean`](crate::Accumulation::Mean) update is cut into micro-batches, up to rounding.
+
+use openelm_model::OpenElm;
+
+use crate::adamw::AdamW;
+use crate::backward::{LossSums, losses_and_gradients};
+use crate::error::TrainError;
+use crate::gradients::{Gradients, clip_factor};
+use crate::micro_batch::MicroBatch;
+use crate::settings::{Accumulation, TrainSettings};
+
+/// What one update computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepOutcome {
+    pub losses: LossSums,
+    /// Mean cross entropy, with CoreNet's mean over micro-batches where it sums them.
+    pub ce_loss: f64,
+    /// The z-loss as it enters the total.
+    pub z_loss: f64,
+    /// Before clipping.
+    pub grad_norm: f64,
+    pub learning_rate: f64,
+}
+
+/// Does update number `step`, counted from 0, on `batches`.
+///
+/// # Errors
+/// When the loss or the norm is not finite (nothing was changed then), or the device fails.
+pub fn train_step(
+    model: &mut OpenElm,
+    optimizer: &mut AdamW,
+    batches: &[MicroBatch],
+    step: u64,
+    settings: &TrainSettings,
+) -> Result<StepOutcome, TrainError> {
+    let arithmetic = settings.arithmetic();
+    let total: u64 = batches.iter().map(MicroBatch::target_count).sum();
+    let mut gradients = Gradients::new(model.infos().len());
+    let mut losses = LossSums::default();
+    let (mut ce_loss, mut z_loss) = (0.0, 0.0);
+    for batch in batches {
+        let targets = match settings.accumulation {
+            Accumulation::Mean => total,
+            Accumulation::Sum => batch.target_count(),
+        };
+        let sums = losses_and_gradients(model, batch, 1.0 / targets.max(1) as f64, &arithmetic, &mut gradients)?;
+        ce_loss += sums.ce_loss() / batches.len() as f64;
+        z_loss += sums.z_loss(settings.z_loss) / batches.len() as f64;
+        losses.add(sums);
+    }
+    if settings.accumulation == Accumulation::Mean {
+        (ce_loss, z_loss) = (losses.ce_loss(), losses.z_loss(settings.z_loss));
+    }
+    let grad_norm = gradients.norm(model.infos())?;
+    for (what, value) in [("the loss", ce_loss + z_loss), ("the gradient's norm", grad_norm)] {
+        if !value.is_finite() {
+            return Err(TrainError::NotFinite { step: step + 1, what, value, last: String::new() });
+        }
+    }
+    let learning_rate = settings.schedule.rate(step);
+    let factor = clip_factor(grad_norm, settings.grad_clip);
+    optimizer.update(model, gradients, step + 1, learning_rate, factor);
+    Ok(StepOutcome { losses, ce_loss, z_loss, grad_norm, learning_rate })
+}
