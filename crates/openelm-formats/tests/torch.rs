@@ -122,6 +122,15 @@ fn deflated_archives_are_read() {
 }
 
 #[test]
+fn bombs_are_not_inflated() {
+    let folder = tempfile::tempdir().unwrap();
+    let pickle = [b"\x80\x02".as_slice(), &b"N0".repeat(1 << 20), b"N."].concat();
+    let message = TorchFile::open(&archive(folder.path(), &pickle, CompressionMethod::Deflated)).err().unwrap().to_string();
+    assert!(message.contains("data.pkl: the entry is compressed by more than 64 to 1\nhint: store"), "{message}");
+    assert!(TorchFile::open(&archive(folder.path(), &pickle, CompressionMethod::Stored)).is_ok());
+}
+
+#[test]
 fn hostile_pickles_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |pickle: &[u8]| TorchFile::open(&archive(folder.path(), pickle, CompressionMethod::Stored)).err().unwrap().to_string();

@@ -1,6 +1,8 @@
 //! What every kernel is given: an instruction set, threads and buffers.
 
-use crate::{Arena, Isa, KernelError, Threads};
+use std::sync::{Mutex, PoisonError};
+
+use crate::{Arena, Isa, Keep, KernelError, Saved, Threads};
 
 /// How matrix products read their operands. Sums are f32 in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct Cpu {
     pub(crate) isa: Isa,
     pub(crate) threads: Threads,
     pub(crate) arena: Arena,
+    /// Activations of the block that is computed again, or kept for nobody.
+    spare: Mutex<Option<Saved>>,
 }
 
 impl Cpu {
@@ -24,7 +28,7 @@ impl Cpu {
     /// # Errors
     /// When this processor lacks the instruction set.
     pub fn new(isa: Isa, threads: Threads) -> Result<Self, KernelError> {
-        Ok(Self { isa: isa.require()?, threads, arena: Arena::default() })
+        Ok(Self { isa: isa.require()?, threads, arena: Arena::default(), spare: Mutex::new(None) })
     }
 
     /// As the environment says (`OPENELM_ISA`, `OPENELM_THREADS`), else everything that the processor has.
@@ -33,6 +37,15 @@ impl Cpu {
     /// When the environment asks for what is not there.
     pub fn from_env() -> Result<Self, KernelError> {
         Self::new(Isa::from_env()?, Threads::from_env()?)
+    }
+
+    pub(crate) fn take_spare(&self) -> Saved {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.take().unwrap_or_else(|| Saved::new(Keep::Everything))
+    }
+
+    pub(crate) fn put_spare(&self, saved: Saved) {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
     }
 
     pub fn isa(&self) -> Isa {

@@ -88,3 +88,49 @@ impl Boundaries {
 fn key(before: char, after: char) -> u64 {
     u64::from(before) << 32 | u64::from(after)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::tests::{Random, naive, symbols_of};
+
+    fn boundaries(pieces: &[(String, f32)]) -> Boundaries {
+        Boundaries::new(pieces.iter().map(|(piece, _)| piece.as_str()), &symbols_of(pieces))
+    }
+
+    #[test]
+    fn cut_texts_have_the_same_tokens() {
+        let mut cuts = 0;
+        for seed in 0..400 {
+            let mut random = Random(seed);
+            let pieces = random.pieces(&["a", "b", "é", "中", " "]);
+            let boundaries = boundaries(&pieces);
+            let length = random.below(60);
+            let text = random.text(&['a', 'b', 'é', '中', ' ', 'x', '😀'], length);
+            let (mut tokens, mut start) = (Vec::new(), 0);
+            while start < text.len() {
+                let end = boundaries.next(&text, start);
+                tokens.extend(naive(&pieces, &text[start..end]).into_iter().map(|(symbol, place)| (symbol, start + place)));
+                start = end;
+                cuts += 1;
+            }
+            assert_eq!(tokens, naive(&pieces, &text), "seed {seed}, {text:?} with {pieces:?}");
+        }
+        assert!(cuts > 2000, "only {cuts} cuts: the test tests nothing");
+    }
+
+    #[test]
+    fn a_boundary_is_where_no_piece_reaches_across() {
+        let boundaries = boundaries(&[(" th", 1.0), ("é1", 2.0), ("ée", 1.0)].map(|(piece, score)| (piece.to_owned(), score)));
+        let ends = |text: &str| {
+            let mut ends = vec![0];
+            while ends[ends.len() - 1] < text.len() {
+                ends.push(boundaries.next(text, ends[ends.len() - 1]));
+            }
+            ends
+        };
+        assert_eq!(ends(" th th"), [0, 3, 6]);
+        assert_eq!(ends("thé1ée中"), [0, 2, 5, 8, 11]);
+        assert!(boundaries.between('t', ' ') && !boundaries.between(' ', 't'));
+    }
+}

@@ -9,7 +9,7 @@ use crate::long_text::{LongToken, WINDOW, merge_long};
 use crate::matcher::Matcher;
 use crate::merge::{Merger, Origins};
 use crate::symbols::{FOREIGN, Symbols, UNKNOWN};
-use crate::word_cache::{Key, WordCache};
+use crate::word_cache::WordCache;
 
 /// Encodes text that is already normalised. Spaces may still be spaces when the symbols are `escaped`.
 #[derive(Debug)]
@@ -115,16 +115,13 @@ impl BpeEncoder {
     /// Encodes the bytes from `start` to `end`, which lie on boundaries.
     #[inline]
     fn encode_stretch(&self, scratch: &mut Scratch, text: &str, start: usize, end: usize, ids: &mut Vec<u32>) {
-        let stretch = text.get(start..end).unwrap_or_default();
-        let key = Key::new(stretch.as_bytes());
-        if let Some(key) = key && scratch.cache.get(key, ids) {
+        if scratch.cache.get(text.as_bytes(), start, end, ids) {
             return;
         }
         let before = ids.len();
+        let stretch = text.get(start..end).unwrap_or_default();
         self.merge_stretch(scratch, stretch, ids);
-        if let Some(key) = key {
-            scratch.cache.put(key, ids.get(before..).unwrap_or_default());
-        }
+        scratch.cache.put(stretch.as_bytes(), ids.get(before..).unwrap_or_default());
     }
 
     fn merge_stretch(&self, scratch: &mut Scratch, stretch: &str, ids: &mut Vec<u32>) {
@@ -135,7 +132,7 @@ impl BpeEncoder {
         } else {
             let mut tokens = std::mem::take(&mut scratch.long);
             tokens.clear();
-            merge_long(&mut scratch.merger, &self.symbols, stretch, &mut tokens);
+            merge_long(&mut scratch.merger, &self.symbols, stretch, WINDOW, &mut tokens);
             for token in &tokens {
                 self.give_out(token.symbol, stretch, token.start, ids);
             }

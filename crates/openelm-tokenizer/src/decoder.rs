@@ -6,6 +6,7 @@
 
 use crate::library::LibraryDecoder;
 use crate::model_file::PieceKind;
+use crate::symbols::SPACE;
 use crate::tokenizer::{Decoding, Tokenizer};
 use crate::vocabulary::byte_of;
 
@@ -23,69 +24,72 @@ pub(crate) struct DecodeRules {
 #[derive(Clone, Debug)]
 pub struct Decoder {
     tokenizer: Tokenizer,
-    /// Bytes that may become a character: never more than three after a push.
-    pending: Vec<u8>,
-    any_text: bool,
-    /// A first space may still come.
-    at_beginning: bool,
-    first_space_seen: bool,
-    library: LibraryDecoder,
+    state: DecodeState,
 }
 
 impl Decoder {
     pub(crate) fn new(tokenizer: Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new(), any_text: false, at_beginning: true, first_space_seen: false, library: LibraryDecoder::default() }
+        Self { tokenizer, state: DecodeState::default() }
     }
 
     /// Takes the next id; gives the text that is now certain, if there is any.
     pub fn push(&mut self, id: u32) -> Option<String> {
         let mut text = String::new();
-        self.push_to(id, &mut text);
+        self.state.push(&self.tokenizer, id, &mut text);
         (!text.is_empty()).then_some(text)
     }
 
     /// The rest of the text.
     pub fn finish(mut self) -> String {
         let mut text = String::new();
-        self.finish_to(&mut text);
+        self.state.finish(&self.tokenizer, &mut text);
         text
     }
+}
 
-    pub(crate) fn finish_to(&mut self, text: &mut String) {
-        let tokenizer = self.tokenizer.clone();
+/// Where a text stands between two ids.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DecodeState {
+    /// Bytes that may become a character: never more than three after a push.
+    pending: Vec<u8>,
+    any_text: bool,
+    /// No first space can come any more.
+    begun: bool,
+    first_space_seen: bool,
+    library: LibraryDecoder,
+}
+
+impl DecodeState {
+    pub fn finish(&mut self, tokenizer: &Tokenizer, text: &mut String) {
         match tokenizer.decoding() {
             Decoding::Pieces(_) => self.end_bytes(text),
             Decoding::Library(library) => self.library.finish(library, text),
         }
     }
 
-    pub(crate) fn push_to(&mut self, id: u32, text: &mut String) {
-        let tokenizer = self.tokenizer.clone();
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32, text: &mut String) {
         let rules = match tokenizer.decoding() {
             Decoding::Pieces(rules) => rules,
             Decoding::Library(library) => return self.library.push(library, id, text),
         };
-        let Some((piece, kind)) = tokenizer.token(id).zip(tokenizer.kind(id)) else { return };
+        let Some((mut piece, kind)) = tokenizer.token(id).zip(tokenizer.kind(id)) else { return };
         if let (PieceKind::Byte, Some(byte)) = (kind, byte_of(piece)) {
             self.push_byte(byte, text);
             return;
         }
         self.end_bytes(text);
-        if self.first_space_seen || self.any_text {
-            self.at_beginning = false;
-        }
+        self.begun |= self.first_space_seen || self.any_text;
         self.first_space_seen = false;
         let before = text.len();
         match kind {
             PieceKind::Control => {}
             PieceKind::Unknown => text.push_str(&rules.unk_surface),
             _ => {
-                let mut piece = piece;
-                if self.at_beginning && rules.strip_first_space && let Some(rest) = piece.strip_prefix(crate::symbols::SPACE) {
+                if !self.begun && rules.strip_first_space && let Some(rest) = piece.strip_prefix(SPACE) {
                     piece = rest;
                     self.first_space_seen = !rules.strip_all_first_spaces;
                 }
-                text.extend(piece.chars().map(|char| if char == crate::symbols::SPACE { ' ' } else { char }));
+                text.extend(piece.chars().map(|char| if char == SPACE { ' ' } else { char }));
             }
         }
         self.any_text |= text.len() > before;

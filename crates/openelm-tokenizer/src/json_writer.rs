@@ -7,8 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::TokenizerError;
+use crate::merge::Merger;
 use crate::model_file::{Algorithm, ModelFile, PieceKind};
-use crate::symbols::Symbols;
+use crate::symbols::{Merge, Symbols};
 use crate::vocabulary::Vocabulary;
 
 /// The file's text; `path` is for messages.
@@ -40,12 +41,47 @@ pub(crate) fn write_json(model: &ModelFile, vocabulary: &Vocabulary, path: &Path
     Ok(text)
 }
 
-/// True when a `tokenizer.json` can say everything that the model does.
-pub(crate) fn is_expressible(model: &ModelFile) -> bool {
+/// True when a `tokenizer.json` can say everything that the model does, with the same ids for every text.
+///
+/// SentencePiece takes the leftmost of equally good merges, a list has no equals. It makes no difference which pairs the list names
+/// for one piece, for a text whose ends are free goes through the same merges wherever it stands. Only different pieces of one score
+/// could part the two; LLaMA's runs of spaces are such. Those are tried.
+pub(crate) fn is_expressible(model: &ModelFile, vocabulary: &Vocabulary) -> bool {
     let (trainer, normalizer) = (&model.trainer, &model.normalizer);
     let kinds = model.pieces.iter().all(|piece| !matches!(piece.kind, PieceKind::Unused | PieceKind::UserDefined));
     let spaces = normalizer.escape_whitespaces && !normalizer.remove_extra_whitespaces && !(trainer.treat_whitespace_as_suffix && normalizer.add_dummy_prefix);
-    trainer.algorithm == Algorithm::Bpe && normalizer.charsmap.is_empty() && kinds && spaces
+    trainer.algorithm == Algorithm::Bpe && normalizer.charsmap.is_empty() && kinds && spaces && ties_are_harmless(vocabulary)
+}
+
+fn ties_are_harmless(vocabulary: &Vocabulary) -> bool {
+    let symbols = Symbols::of_scores(vocabulary, true);
+    let mut made: Vec<(u32, u32)> = symbols.pairs().map(|(_, _, merge)| (merge.rank, merge.symbol)).collect();
+    made.sort_unstable();
+    made.dedup();
+    let tied = made.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1).flatten();
+    let texts: Vec<&str> = tied.filter_map(|(_, symbol)| vocabulary.pieces.get(*symbol as usize)).map(|piece| piece.text.as_str()).collect();
+    let Some(char) = texts.first().and_then(|text| text.chars().next()) else { return true };
+    if !texts.iter().all(|text| text.chars().all(|other| other == char)) {
+        return false;
+    }
+    // Runs of one character: both ways must cut each length alike, up to where a run repeats itself several times.
+    let mut listed = Symbols::of_scores(vocabulary, true);
+    for ((left, right, merge), rank) in listed_pairs(&symbols).into_iter().zip(0..) {
+        listed.add_pair(left, right, Merge { rank, ..merge });
+    }
+    let longest = texts.iter().map(|text| text.chars().count()).max().unwrap_or_default();
+    let (mut by_score, mut by_list) = (Merger::default(), Merger::default());
+    (1..=4 * longest + 1).all(|length| {
+        let run = char.to_string().repeat(length);
+        by_score.merge(&symbols, &run) == by_list.merge(&listed, &run)
+    })
+}
+
+/// All pairs, by the score of what they make, then by its id, then by the ids of their parts.
+fn listed_pairs(symbols: &Symbols) -> Vec<(u32, u32, Merge)> {
+    let mut pairs: Vec<_> = symbols.pairs().collect();
+    pairs.sort_by_key(|(left, right, merge)| (merge.rank, merge.symbol, *left, *right));
+    pairs
 }
 
 fn added_tokens(vocabulary: &Vocabulary) -> Vec<Value> {
@@ -93,11 +129,8 @@ fn post_processor(vocabulary: &Vocabulary) -> Value {
     })
 }
 
-/// All pairs, by the score of what they make, then by the ids of their parts.
 fn merges(vocabulary: &Vocabulary) -> Vec<Value> {
     let symbols = Symbols::of_scores(vocabulary, true);
-    let mut pairs: Vec<_> = symbols.pairs().collect();
-    pairs.sort_by_key(|(left, right, merge)| (merge.rank, merge.symbol, *left, *right));
     let text = |id: u32| vocabulary.pieces.get(id as usize).map(|piece| piece.text.as_str());
-    pairs.into_iter().filter_map(|(left, right, _)| Some(json!([text(left)?, text(right)?]))).collect()
+    listed_pairs(&symbols).into_iter().filter_map(|(left, right, _)| Some(json!([text(left)?, text(right)?]))).collect()
 }

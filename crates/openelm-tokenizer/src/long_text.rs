@@ -25,9 +25,9 @@ pub(crate) struct LongToken {
     pub start: usize,
 }
 
-/// Appends the tokens of `text` to the empty `tokens`.
-pub(crate) fn merge_long(merger: &mut Merger, symbols: &Symbols, text: &str, tokens: &mut Vec<LongToken>) {
-    let mut window = WINDOW;
+/// Appends the tokens of `text` to the empty `tokens`, taking at least `least` bytes of new text in a step.
+pub(crate) fn merge_long(merger: &mut Merger, symbols: &Symbols, text: &str, least: usize, tokens: &mut Vec<LongToken>) {
+    let mut window = least;
     let mut done = 0;
     while done < text.len() {
         let end = char_boundary(text, done.saturating_add(window));
@@ -51,7 +51,7 @@ pub(crate) fn merge_long(merger: &mut Merger, symbols: &Symbols, text: &str, tok
             }
             tokens.truncate(keep);
             tokens.extend(merger.tokens().iter().map(|token| LongToken { symbol: token.symbol, start: begin + token.start as usize }));
-            window = WINDOW.max(end - begin);
+            window = least.max(end - begin);
             break;
         }
         done = end;
@@ -63,4 +63,50 @@ fn char_boundary(text: &str, mut place: usize) -> usize {
         place += 1;
     }
     place.min(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::tests::{Random, naive, symbols_of};
+
+    fn long(symbols: &Symbols, text: &str, least: usize) -> (Vec<(u32, usize)>, u64) {
+        let (mut merger, mut tokens) = (Merger::default(), Vec::new());
+        merge_long(&mut merger, symbols, text, least, &mut tokens);
+        (tokens.iter().map(|token| (token.symbol, token.start)).collect(), merger.work)
+    }
+
+    #[test]
+    fn windows_change_nothing() {
+        for seed in 0..300 {
+            let mut random = Random(seed);
+            let pieces = random.pieces(&["a", "b", "c", "é"]);
+            let symbols = symbols_of(&pieces);
+            for _ in 0..10 {
+                let length = random.below(120);
+                let text = random.text(&['a', 'b', 'c', 'é', 'x'], length);
+                let expected = naive(&pieces, &text);
+                for least in [1, 3, 10, 40] {
+                    assert_eq!(long(&symbols, &text, least).0, expected, "seed {seed}, windows of {least}, {text:?} with {pieces:?}");
+                }
+            }
+        }
+    }
+
+    /// Twenty thousand characters, each of which merges with the next, later ones first: which pairs win depends on the very
+    /// end of a text, so that each window changes all tokens so far.
+    #[test]
+    fn a_text_made_to_defeat_windows_costs_a_constant_factor() {
+        let chars: Vec<char> = ('\u{4e00}'..).take(20_000).collect();
+        let pieces: Vec<(String, f32)> = chars.windows(2).zip(0u16..).map(|(pair, score)| (pair.iter().collect(), f32::from(score))).collect();
+        let symbols = symbols_of(&pieces);
+        for odd in [0, 1] {
+            let text: String = chars[odd..].iter().collect();
+            let (tokens, work) = long(&symbols, &text, WINDOW);
+            let mut merger = Merger::default();
+            let whole: Vec<_> = merger.merge(&symbols, &text).iter().map(|token| (token.symbol, token.start as usize)).collect();
+            assert_eq!(tokens, whole);
+            assert!(work < 40 * 20_000, "work {work}");
+        }
+    }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Merger {
     next: Vec<u32>,
     /// (rank, place of the left token), smallest first.
     heap: BinaryHeap<Reverse<u64>>,
-    /// Characters taken in since the beginning: a measure of the work done.
+    /// Characters taken in and entries taken from the heap since the beginning: a measure of the work done.
     pub work: u64,
 }
 
@@ -120,6 +120,7 @@ impl Merger {
             }
         }
         while let Some(Reverse(top)) = self.heap.pop() {
+            self.work += 1;
             let (rank, left) = ((top >> 32) as u32, top as u32);
             let merge = self.merges[left as usize];
             if merge.symbol == NONE || merge.rank != rank {
@@ -174,5 +175,106 @@ fn entry(merge: Merge, left: u32) -> Reverse<u64> {
 fn note(origins: &mut Origins, left: u32, right: u32, merge: Merge) {
     if merge.symbol != NONE {
         origins.insert(merge.symbol, (left, right));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model_file::{ModelFile, Piece, PieceKind};
+    use crate::vocabulary::Vocabulary;
+
+    /// A source of numbers that look random.
+    pub(crate) struct Random(pub u64);
+
+    impl Random {
+        pub fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % bound
+        }
+
+        pub fn text(&mut self, chars: &[char], length: u64) -> String {
+            (0..length).map(|_| chars[self.below(chars.len() as u64) as usize]).collect()
+        }
+
+        /// Pieces that grow out of each other, with scores in no order and some of them equal.
+        pub fn pieces(&mut self, parts: &[&str]) -> Vec<(String, f32)> {
+            let mut pieces: Vec<String> = Vec::new();
+            for _ in 0..3 + self.below(25) {
+                let mut pick = |random: &mut Self| match random.below(3) {
+                    0 if !pieces.is_empty() => pieces[random.below(pieces.len() as u64) as usize].clone(),
+                    _ => parts[random.below(parts.len() as u64) as usize].to_owned(),
+                };
+                let piece = pick(self) + &pick(self);
+                if piece.chars().count() <= 9 && !pieces.contains(&piece) {
+                    pieces.push(piece);
+                }
+            }
+            // Not every character that occurs in a piece is one.
+            pieces.extend(parts.iter().skip(1).map(|part| (*part).to_owned()));
+            pieces.into_iter().map(|piece| (piece, self.below(12) as f32)).collect()
+        }
+    }
+
+    /// A vocabulary of an unknown piece with id 0 and these with ids from 1 on.
+    pub(crate) fn vocabulary_of(pieces: &[(String, f32)]) -> Vocabulary {
+        let unknown = Piece { text: "<unk>".to_owned(), score: 0.0, kind: PieceKind::Unknown };
+        let normal = pieces.iter().map(|(text, score)| Piece { text: text.clone(), score: *score, kind: PieceKind::Normal });
+        let model = ModelFile { pieces: [unknown].into_iter().chain(normal).collect(), ..ModelFile::default() };
+        Vocabulary::of_model(&model, Path::new("test")).unwrap()
+    }
+
+    pub(crate) fn symbols_of(pieces: &[(String, f32)]) -> Symbols {
+        Symbols::of_scores(&vocabulary_of(pieces), false)
+    }
+
+    /// The rule itself, on texts: the neighbours whose joined text has the best score, the leftmost of equals, become one. Symbols
+    /// as `symbols_of` numbers them, with the bytes at which they begin.
+    pub(crate) fn naive(pieces: &[(String, f32)], text: &str) -> Vec<(u32, usize)> {
+        let symbols = symbols_of(pieces);
+        let mut parts: Vec<String> = text.chars().map(String::from).collect();
+        loop {
+            let mut best: Option<(f32, usize)> = None;
+            for place in 1..parts.len() {
+                let joined = format!("{}{}", parts[place - 1], parts[place]);
+                if let Some((_, score)) = pieces.iter().find(|(piece, _)| *piece == joined)
+                    && best.is_none_or(|(best, _)| *score > best)
+                {
+                    best = Some((*score, place));
+                }
+            }
+            let Some((_, place)) = best else { break };
+            let right = parts.remove(place);
+            parts[place - 1].push_str(&right);
+        }
+        let mut start = 0;
+        let numbered = parts.iter().map(|part| {
+            let id = pieces.iter().position(|(piece, _)| piece == part).map(|place| place as u32 + 1);
+            let symbol = id.unwrap_or_else(|| symbols.of_char(part.chars().next().unwrap()));
+            start += part.len();
+            (symbol, start - part.len())
+        });
+        numbered.collect()
+    }
+
+    #[test]
+    fn scan_and_heap_follow_the_rule() {
+        let mut merger = Merger::default();
+        for seed in 0..400 {
+            let mut random = Random(seed);
+            let pieces = random.pieces(&["a", "b", "é", "中"]);
+            let symbols = symbols_of(&pieces);
+            for _ in 0..10 {
+                let length = random.below(60);
+                let text = random.text(&['a', 'b', 'é', '中', 'x'], length);
+                let expected = naive(&pieces, &text);
+                let plain = |tokens: &[Token]| tokens.iter().map(|token| (token.symbol, token.start as usize)).collect::<Vec<_>>();
+                assert_eq!(plain(merger.merge(&symbols, &text)), expected, "seed {seed}, {text:?} with {pieces:?}");
+                let by_heap = merger.merge_with_origins(&symbols, &text, &mut Origins::default());
+                assert_eq!(plain(by_heap), expected, "seed {seed}, by heap, {text:?} with {pieces:?}");
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bpe::BpeEncoder;
-use crate::decoder::{DecodeRules, Decoder};
+use crate::decoder::{DecodeRules, DecodeState, Decoder};
 use crate::error::TokenizerError;
 use crate::fingerprint;
 use crate::json_reader::read_json;
@@ -187,12 +187,11 @@ impl Tokenizer {
         if let Decoding::Library(library) = &self.parts.decoding {
             return library.decode(ids);
         }
-        let mut decoder = self.decoder();
-        let mut text = String::new();
+        let (mut state, mut text) = (DecodeState::default(), String::new());
         for id in ids {
-            decoder.push_to(*id, &mut text);
+            state.push(self, *id, &mut text);
         }
-        decoder.finish_to(&mut text);
+        state.finish(self, &mut text);
         text
     }
 
@@ -273,7 +272,7 @@ impl Tokenizer {
         match &self.parts.source {
             Source::Json(bytes) => write(JSON, bytes),
             Source::Model { bytes, model } => {
-                if is_expressible(model) {
+                if is_expressible(model, &self.parts.vocabulary) {
                     let json = write_json(model, &self.parts.vocabulary, &dir.join(JSON))?;
                     write(JSON, json.as_bytes())?;
                 }

@@ -93,10 +93,6 @@ impl Vocabulary {
         self.reserved.get(text).or_else(|| self.pieces_by_text.get(text)).copied()
     }
 
-    pub fn has_kind(&self, wanted: PieceKind) -> bool {
-        self.pieces.iter().any(|piece| piece.kind == wanted)
-    }
-
     /// The texts of all pieces of one kind with their ids.
     pub fn of_kind(&self, wanted: PieceKind) -> impl Iterator<Item = (&str, u32)> {
         self.pieces.iter().zip(0..).filter(move |(piece, _)| piece.kind == wanted).map(|(piece, id)| (piece.text.as_str(), id))

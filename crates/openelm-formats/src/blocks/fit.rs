@@ -1,9 +1,13 @@
 //! The searches behind the K types: scales under which rounded values have the least weighted error.
 //!
-//! All sums are f32 and run in llama.cpp's order, because another order rounds differently and would choose other levels.
+//! All sums are f32 and run in llama.cpp's order, because another order rounds differently and would choose other levels. What is free
+//! is which groups are worked on side by side: all groups of a super-block are, one in each lane, so that the compiler can use
+//! vector instructions. Inputs are therefore transposed: `values[i][g]` is element i of group g.
+
+use std::array::from_fn;
 
 /// Groups whose values are all smaller than this count as zero.
-const TINY: f32 = 1e-15;
+pub(super) const TINY: f32 = 1e-15;
 
 /// To the nearest integer, halves to even, through the rounding of an addition whose sum has no fraction bits left. Outside ±2²² the
 /// result is arbitrary, as it is in llama.cpp; callers clamp it.
@@ -12,15 +16,8 @@ pub(super) fn nearest(value: f32) -> i32 {
     (sum.to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
-/// A group with a scale and a minimum: value ≈ scale · level − minimum.
-pub(super) struct ScaleAndMinimum<const N: usize> {
-    pub scale: f32,
-    /// Never negative: the grid reaches up to zero at least.
-    pub minimum: f32,
-    pub levels: [u8; N],
-}
-
-/// Which scales a search tries: those that put the group's range over `max_level + start + step · i` levels, for i = 0 to `tries`.
+/// Which scales a search with minima tries: those that put the group's range over `max_level + start + step · i` levels, for
+/// i = 0 to `tries`.
 pub(super) struct Search {
     pub max_level: u8,
     pub start: f32,
@@ -28,96 +25,155 @@ pub(super) struct Search {
     pub tries: u8,
 }
 
+/// A grid for each of G groups: value ≈ scale · level − minimum. Minima are never negative: a grid reaches up to zero at least.
+pub(super) struct Grids<const N: usize, const G: usize> {
+    pub scales: [f32; G],
+    pub minima: [f32; G],
+    /// Like the values, by element and group.
+    pub levels: [[u8; G]; N],
+}
+
 impl Search {
     /// Least squares over levels 0 to `max_level`, the errors weighted by the root mean square of the group plus the value's magnitude.
-    pub fn run<const N: usize>(&self, values: &[f32; N]) -> ScaleAndMinimum<N> {
-        let squares = values.iter().fold(0.0, |sum, x| sum + x * x);
-        let root_mean_square = (squares / N as f32).sqrt();
-        let weights = values.map(|x| root_mean_square + x.abs());
-
-        let (mut low, mut high) = (values[0], values[0]);
-        let (mut sum_w, mut sum_x) = (weights[0], weights[0] * values[0]);
-        for (x, w) in values.iter().zip(&weights).skip(1) {
-            low = if *x < low { *x } else { low };
-            high = if *x > high { *x } else { high };
-            sum_w += w;
-            sum_x += w * x;
-        }
-        low = if low > 0.0 { 0.0 } else { low };
-        if high == low {
-            return ScaleAndMinimum { scale: 0.0, minimum: -low, levels: [0; N] };
-        }
+    pub fn run<const N: usize, const G: usize>(&self, values: &[[f32; G]; N]) -> Grids<N, G> {
         let max_level = f32::from(self.max_level);
-        let mut minimum = low;
-        // Each try spreads its levels from the best minimum so far.
-        let levels_at = |inverse: f32, minimum: f32| values.map(|x| nearest(inverse * (x - minimum)).clamp(0, self.max_level.into()) as u8);
-        let error_of = |levels: &[u8; N], scale: f32, minimum: f32| {
-            let terms = levels.iter().zip(values).zip(&weights);
-            terms.fold(0.0, |error, ((level, x), w)| {
-                let difference = scale * f32::from(*level) + minimum - x;
-                error + w * (difference * difference)
-            })
-        };
-        let inverse = max_level / (high - low);
-        let mut scale = 1.0 / inverse;
-        let mut levels = levels_at(inverse, minimum);
-        let mut least_error = error_of(&levels, scale, minimum);
-        for attempt in 0..=self.tries {
-            let inverse = (self.start + self.step * f32::from(attempt) + max_level) / (high - minimum);
-            let candidate = levels_at(inverse, minimum);
-            let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0, 0.0, 0.0);
-            for ((level, x), w) in candidate.iter().zip(values).zip(&weights) {
-                let level = f32::from(*level);
-                sum_l += w * level;
-                sum_l2 += w * level * level;
-                sum_xl += w * level * x;
+        let weights = weights(values);
+        let mut low = values[0];
+        let mut high = values[0];
+        let mut sum_w = weights[0];
+        let mut sum_x = from_fn::<_, G, _>(|g| weights[0][g] * values[0][g]);
+        for (x, w) in values.iter().zip(&weights).skip(1) {
+            for g in 0..G {
+                low[g] = if x[g] < low[g] { x[g] } else { low[g] };
+                high[g] = if x[g] > high[g] { x[g] } else { high[g] };
+                sum_w[g] += w[g];
+                sum_x[g] += w[g] * x[g];
             }
-            let determinant = sum_w * sum_l2 - sum_l * sum_l;
-            if determinant > 0.0 {
-                let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-                let mut this_minimum = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
-                if this_minimum > 0.0 {
-                    (this_minimum, this_scale) = (0.0, sum_xl / sum_l2);
+        }
+        let low = low.map(|low| if low > 0.0 { 0.0 } else { low });
+        let level = |x: f32, inverse: f32, base: f32| nearest(inverse * (x - base)).clamp(0, self.max_level.into());
+
+        // The best so far, and the inverse scale and the base that gave its levels.
+        let mut minima = low;
+        let mut inverses: [f32; G] = from_fn(|g| max_level / (high[g] - low[g]));
+        let mut bases = low;
+        let mut scales = inverses.map(|inverse| 1.0 / inverse);
+        let mut errors = [0.0; G];
+        for (x, w) in values.iter().zip(&weights) {
+            for g in 0..G {
+                let difference = scales[g] * level(x[g], inverses[g], bases[g]) as f32 + minima[g] - x[g];
+                errors[g] += w[g] * (difference * difference);
+            }
+        }
+        let mut candidate = [[0.0; G]; N];
+        for attempt in 0..=self.tries {
+            let steps = self.start + self.step * f32::from(attempt) + max_level;
+            // Each try spreads its levels from the best minimum so far.
+            let inverse: [f32; G] = from_fn(|g| steps / (high[g] - minima[g]));
+            let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; G], [0.0; G], [0.0; G]);
+            for ((x, w), levels) in values.iter().zip(&weights).zip(&mut candidate) {
+                for g in 0..G {
+                    let level = level(x[g], inverse[g], minima[g]) as f32;
+                    levels[g] = level;
+                    sum_l[g] += w[g] * level;
+                    sum_l2[g] += w[g] * level * level;
+                    sum_xl[g] += w[g] * level * x[g];
                 }
-                let error = error_of(&candidate, this_scale, this_minimum);
-                if error < least_error {
-                    (least_error, scale, minimum, levels) = (error, this_scale, this_minimum, candidate);
+            }
+            let mut solved = [false; G];
+            let (mut scale, mut minimum) = ([0.0; G], [0.0; G]);
+            for g in 0..G {
+                let determinant = sum_w[g] * sum_l2[g] - sum_l[g] * sum_l[g];
+                solved[g] = determinant > 0.0;
+                scale[g] = (sum_w[g] * sum_xl[g] - sum_x[g] * sum_l[g]) / determinant;
+                minimum[g] = (sum_l2[g] * sum_x[g] - sum_l[g] * sum_xl[g]) / determinant;
+                if minimum[g] > 0.0 {
+                    (scale[g], minimum[g]) = (sum_xl[g] / sum_l2[g], 0.0);
+                }
+            }
+            let mut error = [0.0; G];
+            for ((x, w), levels) in values.iter().zip(&weights).zip(&candidate) {
+                for g in 0..G {
+                    let difference = scale[g] * levels[g] + minimum[g] - x[g];
+                    error[g] += w[g] * (difference * difference);
+                }
+            }
+            for g in 0..G {
+                if solved[g] && error[g] < errors[g] {
+                    (inverses[g], bases[g]) = (inverse[g], minima[g]);
+                    (errors[g], scales[g], minima[g]) = (error[g], scale[g], minimum[g]);
                 }
             }
         }
-        ScaleAndMinimum { scale, minimum: -minimum, levels }
+        let mut levels = values.map(|x| from_fn(|g| level(x[g], inverses[g], bases[g]) as u8));
+        for g in 0..G {
+            // Nothing to spread: the minimum alone, at level 0.
+            if high[g] == low[g] {
+                (scales[g], minima[g]) = (0.0, low[g]);
+                levels.iter_mut().for_each(|levels| levels[g] = 0);
+            }
+        }
+        Grids { scales, minima: minima.map(|minimum| -minimum), levels }
     }
 }
 
-/// A scale for levels −`half` to `half` − 1, of either sign, and the levels counted from −`half` up: value ≈ scale · (level − half).
-/// Errors are weighted by the squared values. The element of largest magnitude lies near −`half`; 18 scales around are tried.
-pub(super) fn signed<const N: usize>(values: &[f32; N], half: u8) -> (f32, [u8; N]) {
-    let largest = super::largest(values);
-    if largest.abs() < TINY {
-        return (0.0, [0; N]);
-    }
-    let half = i32::from(half);
-    let levels_at = |inverse: f32| values.map(|x| nearest(inverse * x).clamp(-half, half - 1));
-    let sums_of = |levels: &[i32; N]| {
-        levels.iter().zip(values).fold((0.0, 0.0), |(sum_lx, sum_l2): (f32, f32), (level, x)| {
-            let (weight, level) = (x * x, *level as f32);
-            (sum_lx + weight * x * level, sum_l2 + weight * level * level)
-        })
-    };
-    let mut levels = levels_at(-half as f32 / largest);
-    let (sum_lx, sum_l2) = sums_of(&levels);
-    let mut scale = if sum_l2 == 0.0 { 0.0 } else { sum_lx / sum_l2 };
-    let mut best = scale * sum_lx;
-    for attempt in (-9..=9_i8).filter(|attempt| *attempt != 0) {
-        let candidate = levels_at(-(half as f32 + 0.1 * f32::from(attempt)) / largest);
-        let (sum_lx, sum_l2) = sums_of(&candidate);
-        if sum_l2 > 0.0 && sum_lx * sum_lx > best * sum_l2 {
-            levels = candidate;
-            scale = sum_lx / sum_l2;
-            best = scale * sum_lx;
+fn weights<const N: usize, const G: usize>(values: &[[f32; G]; N]) -> [[f32; G]; N] {
+    let mut squares = [0.0; G];
+    for x in values {
+        for g in 0..G {
+            squares[g] += x[g] * x[g];
         }
     }
-    (scale, levels.map(|level| (level + half) as u8))
+    let root_mean_square = squares.map(|squares| (squares / N as f32).sqrt());
+    values.map(|x| from_fn(|g| root_mean_square[g] + x[g].abs()))
+}
+
+/// For each of G groups, a scale for levels −`half` to `half` − 1, of either sign, and the levels counted from −`half` up:
+/// value ≈ scale · (level − half). Errors are weighted by the squared values. The element of largest magnitude lies near −`half`;
+/// 18 scales around are tried.
+pub(super) fn signed<const N: usize, const G: usize>(values: &[[f32; G]; N], half: u8) -> ([f32; G], [[u8; G]; N]) {
+    let half = i32::from(half);
+    let mut largest = [0.0_f32; G];
+    for x in values {
+        for g in 0..G {
+            largest[g] = if largest[g].abs() < x[g].abs() { x[g] } else { largest[g] };
+        }
+    }
+    let level = |x: f32, inverse: f32| nearest(inverse * x).clamp(-half, half - 1);
+    let sums = |inverse: &[f32; G]| {
+        let (mut sum_lx, mut sum_l2) = ([0.0; G], [0.0; G]);
+        for x in values {
+            for g in 0..G {
+                let (weight, level) = (x[g] * x[g], level(x[g], inverse[g]) as f32);
+                sum_lx[g] += weight * x[g] * level;
+                sum_l2[g] += weight * level * level;
+            }
+        }
+        (sum_lx, sum_l2)
+    };
+    let mut inverses = largest.map(|largest| -half as f32 / largest);
+    let (sum_lx, sum_l2) = sums(&inverses);
+    let mut scales = from_fn(|g| if sum_l2[g] == 0.0 { 0.0 } else { sum_lx[g] / sum_l2[g] });
+    let mut best = from_fn::<_, G, _>(|g| scales[g] * sum_lx[g]);
+    for attempt in (-9..=9_i8).filter(|attempt| *attempt != 0) {
+        let inverse = largest.map(|largest| -(half as f32 + 0.1 * f32::from(attempt)) / largest);
+        let (sum_lx, sum_l2) = sums(&inverse);
+        for g in 0..G {
+            if sum_l2[g] > 0.0 && sum_lx[g] * sum_lx[g] > best[g] * sum_l2[g] {
+                inverses[g] = inverse[g];
+                scales[g] = sum_lx[g] / sum_l2[g];
+                best[g] = scales[g] * sum_lx[g];
+            }
+        }
+    }
+    let mut levels = values.map(|x| from_fn(|g| (level(x[g], inverses[g]) + half) as u8));
+    for g in 0..G {
+        if largest[g].abs() < TINY {
+            scales[g] = 0.0;
+            levels.iter_mut().for_each(|levels| levels[g] = 0);
+        }
+    }
+    (scales, levels)
 }
 
 #[cfg(test)]
@@ -134,14 +190,16 @@ mod tests {
     #[test]
     fn grids_are_found() {
         let search = Search { max_level: 15, start: -1.0, step: 0.1, tries: 20 };
-        let levels: [u8; 32] = std::array::from_fn(|i| (i * 7 % 16) as u8);
-        let fit = search.run(&levels.map(|level| 0.25 * f32::from(level) - 1.5));
+        let levels: [[u8; 2]; 32] = from_fn(|i| [(i * 7 % 16) as u8, (i * 3 % 16) as u8]);
+        let fit = search.run(&levels.map(|[a, b]| [0.25 * f32::from(a) - 1.5, 3.0 * f32::from(b) - 0.5]));
         assert_eq!(fit.levels, levels);
-        assert!((fit.scale - 0.25).abs() < 1e-6 && (fit.minimum - 1.5).abs() < 1e-5, "{} {}", fit.scale, fit.minimum);
+        for (found, expected) in fit.scales.iter().chain(&fit.minima).zip([0.25, 3.0, 1.5, 0.5]) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
 
-        let levels: [u8; 16] = std::array::from_fn(|i| (i * 21 % 64) as u8);
-        let (scale, found) = signed(&levels.map(|level| -0.125 * (f32::from(level) - 32.0)), 32);
+        let levels: [[u8; 2]; 16] = from_fn(|i| [(i * 21 % 64) as u8, (i * 13 % 64) as u8]);
+        let (scales, found) = signed(&levels.map(|[a, b]| [-0.125 * (f32::from(a) - 32.0), 7.0 * (f32::from(b) - 32.0)]), 32);
         assert_eq!(found, levels);
-        assert!((scale + 0.125).abs() < 1e-6, "{scale}");
+        assert!((scales[0] + 0.125).abs() < 1e-6 && (scales[1] - 7.0).abs() < 1e-5, "{scales:?}");
     }
 }

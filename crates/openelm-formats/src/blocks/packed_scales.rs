@@ -4,9 +4,11 @@
 //! bytes 4 to 7. Groups 4 to 7: the low four bits of scale and minimum as the halves of bytes 8 to 11, their high two bits on top
 //! of bytes 0 to 3 and 4 to 7.
 
+use std::array::from_fn;
+
 use half::f16;
 
-use super::fit::{ScaleAndMinimum, Search, nearest};
+use super::fit::{Search, nearest};
 use super::{LARGE, SMALL};
 
 const GROUPS: usize = LARGE / SMALL;
@@ -23,28 +25,28 @@ pub(super) struct SuperBlock {
 
 /// Finds scales and minima for each group, rounds them, and then rounds the values on the grid that the rounded ones span.
 pub(super) fn quantise(values: &[f32; LARGE], search: &Search) -> SuperBlock {
-    let (values, _) = values.as_chunks::<SMALL>();
-    let mut fits: [ScaleAndMinimum<SMALL>; GROUPS] =
-        std::array::from_fn(|group| search.run(values.get(group).unwrap_or(&[0.0; SMALL])));
-    let max_scale = fits.iter().fold(0.0_f32, |max, fit| if fit.scale > max { fit.scale } else { max });
-    let max_minimum = fits.iter().fold(0.0_f32, |max, fit| if fit.minimum > max { fit.minimum } else { max });
+    let fit = search.run::<SMALL, GROUPS>(&from_fn(|i| from_fn(|group| values[group * SMALL + i])));
+    let max_scale = fit.scales.iter().fold(0.0_f32, |max, scale| if *scale > max { *scale } else { max });
+    let max_minimum = fit.minima.iter().fold(0.0_f32, |max, minimum| if *minimum > max { *minimum } else { max });
     let inverse = |max: f32| if max > 0.0 { MAX_SCALE / max } else { 0.0 };
     let (inverse_scale, inverse_minimum) = (inverse(max_scale), inverse(max_minimum));
     let small = |value: f32| (nearest(value) as u8).min(MAX_SCALE as u8);
-    let numbers = std::array::from_fn(|group| (small(inverse_scale * fits[group].scale), small(inverse_minimum * fits[group].minimum)));
+    let numbers = from_fn(|group| (small(inverse_scale * fit.scales[group]), small(inverse_minimum * fit.minima[group])));
     let (scale, minimum) = (f16::from_f32(max_scale / MAX_SCALE), f16::from_f32(max_minimum / MAX_SCALE));
-    for ((fit, values), (group_scale, group_minimum)) in fits.iter_mut().zip(values).zip(&numbers) {
+    let mut levels: [[u8; SMALL]; GROUPS] = from_fn(|group| fit.levels.map(|levels| levels[group]));
+    let (values, _) = values.as_chunks::<SMALL>();
+    for ((levels, values), (group_scale, group_minimum)) in levels.iter_mut().zip(values).zip(&numbers) {
         let step = scale.to_f32() * f32::from(*group_scale);
         if step != 0.0 {
             let offset = minimum.to_f32() * f32::from(*group_minimum);
-            fit.levels = values.map(|value| nearest((value + offset) / step).clamp(0, search.max_level.into()) as u8);
+            *levels = values.map(|value| nearest((value + offset) / step).clamp(0, search.max_level.into()) as u8);
         }
     }
     let mut head = [0; HEAD];
     head[..2].copy_from_slice(&scale.to_le_bytes());
     head[2..4].copy_from_slice(&minimum.to_le_bytes());
     head[4..].copy_from_slice(&pack(&numbers));
-    SuperBlock { head, levels: fits.map(|fit| fit.levels) }
+    SuperBlock { head, levels }
 }
 
 /// Each group's step and offset: value = step · level − offset.
@@ -82,7 +84,7 @@ mod tests {
     #[test]
     fn six_bit_numbers_come_back() {
         for seed in 0..64_u8 {
-            let numbers = std::array::from_fn(|group| ((seed * 5 + group as u8 * 11) % 64, (seed * 3 + group as u8 * 7) % 64));
+            let numbers = from_fn(|group| ((seed * 5 + group as u8 * 11) % 64, (seed * 3 + group as u8 * 7) % 64));
             assert_eq!(unpack(&pack(&numbers)), numbers);
         }
     }

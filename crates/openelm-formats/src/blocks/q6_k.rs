@@ -4,9 +4,11 @@
 //! of those bytes; with its elements as four runs of 32, low bits: byte i holds element i of runs 0 and 2, byte 32 + i that of runs
 //! 1 and 3; high bits: byte i holds element i of all four, run 0 lowest.
 
+use std::array::from_fn;
+
 use half::f16;
 
-use super::fit::{nearest, signed};
+use super::fit::{TINY, nearest, signed};
 use super::{LARGE, SMALL};
 
 const GROUP: usize = 16;
@@ -14,17 +16,10 @@ const GROUPS: usize = LARGE / GROUP;
 const LOW: usize = LARGE / 2;
 const HIGH: usize = LARGE / 4;
 const BYTES: usize = LOW + HIGH + GROUPS + 2;
-/// Below this, all scales count as zero.
-const TINY: f32 = 1e-15;
 
 pub(super) fn quantise(values: &[f32; LARGE]) -> [u8; BYTES] {
     let mut block = [0; BYTES];
-    let (groups, _) = values.as_chunks::<GROUP>();
-    let mut scales = [0.0; GROUPS];
-    let mut levels = [0; LARGE];
-    for ((values, scale), levels) in groups.iter().zip(&mut scales).zip(levels.as_chunks_mut::<GROUP>().0) {
-        (*scale, *levels) = signed(values, 32);
-    }
+    let (scales, fitted) = signed::<GROUP, GROUPS>(&from_fn(|i| from_fn(|group| values[group * GROUP + i])), 32);
     let largest = super::largest(&scales);
     if largest.abs() < TINY {
         return block;
@@ -32,10 +27,13 @@ pub(super) fn quantise(values: &[f32; LARGE]) -> [u8; BYTES] {
     let inverse = -128.0 / largest;
     let scale = f16::from_f32(1.0 / inverse);
     let group_scales = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
-    for ((values, group_scale), levels) in groups.iter().zip(&group_scales).zip(levels.as_chunks_mut::<GROUP>().0) {
+    let mut levels: [u8; LARGE] = from_fn(|i| fitted[i % GROUP][i / GROUP]);
+    for ((values, group_scale), levels) in values.chunks_exact(GROUP).zip(&group_scales).zip(levels.chunks_exact_mut(GROUP)) {
         let step = scale.to_f32() * f32::from(*group_scale);
         if step != 0.0 {
-            *levels = values.map(|value| (nearest(value / step).clamp(-32, 31) + 32) as u8);
+            for (level, value) in levels.iter_mut().zip(values) {
+                *level = (nearest(value / step).clamp(-32, 31) + 32) as u8;
+            }
         }
     }
     let (low, rest) = block.split_at_mut(LOW);

@@ -63,14 +63,14 @@ impl Header {
     fn place(&mut self, path: &Path, reader: &Reader, alignment: usize, file_len: usize) -> Result<(), FormatError> {
         let too_large = || reader.damaged("tensor list", "the tensors are larger than any file");
         let start = reader.position.checked_next_multiple_of(alignment).ok_or_else(too_large)?;
-        for (info, range) in self.infos.iter().zip(&mut self.ranges) {
-            *range = start + range.start..start.checked_add(range.end).ok_or_else(too_large)?;
-            if range.end > file_len {
-                let total = start.saturating_add(self.infos.iter().map(|info| info.byte_len()).fold(0, usize::saturating_add));
-                return Err(FormatError::cut(path, format!("tensor {:?}", info.name), (total.max(range.end) - file_len) as u64));
-            }
+        for range in &mut self.ranges {
+            let end = start.checked_add(range.end).ok_or_else(too_large)?;
+            *range = start + range.start..end;
         }
         let end = self.ranges.last().map_or(start, |last| last.end);
+        if let Some((info, _)) = self.infos.iter().zip(&self.ranges).find(|(_, range)| range.end > file_len) {
+            return Err(FormatError::cut(path, format!("tensor {:?}", info.name), (end - file_len) as u64));
+        }
         // The padding after the last tensor may be missing.
         if file_len > end.next_multiple_of(alignment) {
             return Err(FormatError::damaged(path, "data", format!("{} bytes at the end belong to no tensor", file_len - end)));

@@ -13,8 +13,14 @@ use crate::mapped_file::MappedFile;
 
 /// The entry that names an archive's folder.
 const PICKLE: &str = "data.pkl";
-/// How much larger than its compressed form the pickle may be; the tree made of it takes a multiple again.
-const MAX_PICKLE_RATIO: u64 = 64;
+/// Bytes that the pickle may have; what is made of it takes up to a hundred times as many. CoreNet's largest checkpoints stay below
+/// a megabyte.
+const MAX_PICKLE: usize = 16 << 20;
+/// How much larger than its compressed form an entry may be, beyond `SMALL_ENTRY`, so that a small file cannot ask for much memory.
+/// PyTorch never compresses; weights that somebody else compressed shrink by far less than this.
+const MAX_RATIO: u64 = 64;
+/// Bytes that any entry may have.
+const SMALL_ENTRY: u64 = 4096;
 
 pub(super) struct Archive {
     file: MappedFile,
@@ -46,7 +52,7 @@ impl Archive {
         }
         drop(prefixes);
         let archive = Self { prefix: format!("{folder}/"), file, zip, checked: Mutex::default() };
-        match archive.read("byteorder", u64::MAX)? {
+        match archive.read("byteorder")? {
             Some(order) if &*order != b"little" => {
                 let reason = "the tensors are stored big endian";
                 Err(FormatError::unsupported(path, "byteorder", reason, "load it in PyTorch and save it again on a little-endian machine"))
@@ -61,13 +67,18 @@ impl Archive {
 
     /// The pickle that describes the contents.
     pub fn pickle(&self) -> Result<Cow<'_, [u8]>, FormatError> {
-        self.read(PICKLE, MAX_PICKLE_RATIO)?.ok_or_else(|| FormatError::damaged(self.path(), "zip archive", format!("no {PICKLE}")))
+        let pickle = self.read(PICKLE)?.ok_or_else(|| FormatError::damaged(self.path(), "zip archive", format!("no {PICKLE}")))?;
+        if pickle.len() > MAX_PICKLE {
+            let reason = format!("the description alone has {} bytes; up to {MAX_PICKLE} are read", pickle.len());
+            return Err(FormatError::unsupported(self.path(), PICKLE, reason, "save a state dict, without large lists of Python objects"));
+        }
+        Ok(pickle)
     }
 
     /// A storage's bytes, of which there must be `len`.
     pub fn storage(&self, key: &str, len: usize) -> Result<Cow<'_, [u8]>, FormatError> {
         let name = format!("data/{key}");
-        let bytes = self.read(&name, u64::MAX)?;
+        let bytes = self.read(&name)?;
         let bytes = bytes.ok_or_else(|| FormatError::damaged(self.path(), &name, "the archive has no such entry, but a tensor lies in it"))?;
         if bytes.len() != len {
             return Err(FormatError::damaged(self.path(), &name, format!("the entry has {} bytes, but its tensors say {len}", bytes.len())));
@@ -75,9 +86,8 @@ impl Archive {
         Ok(bytes)
     }
 
-    /// An entry of the archive's folder: mapped where stored, inflated where deflated to at most `ratio` times its size. The
-    /// checksum is verified the first time.
-    fn read(&self, name: &str, ratio: u64) -> Result<Option<Cow<'_, [u8]>>, FormatError> {
+    /// An entry of the archive's folder: mapped where stored, inflated where deflated. The checksum is verified the first time.
+    fn read(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>, FormatError> {
         let damaged = |reason: String| FormatError::damaged(self.path(), name, reason);
         let Some(index) = self.zip.index_for_name(&format!("{}{name}", self.prefix)) else {
             return Ok(None);
@@ -102,12 +112,16 @@ impl Archive {
             }
             return Ok(Some(Cow::Borrowed(bytes)));
         }
+        if entry.size().saturating_sub(SMALL_ENTRY) / MAX_RATIO > entry.compressed_size() {
+            let reason = format!("the entry is compressed by more than {MAX_RATIO} to 1");
+            return Err(FormatError::unsupported(self.path(), name, reason, "store the archive uncompressed, as torch.save does"));
+        }
         // Grows as data comes, whatever length the archive gives.
-        let limit = entry.size().min(entry.compressed_size().saturating_mul(ratio));
+        let limit = entry.size();
         let mut bytes = Vec::new();
         entry.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(checksum)?;
-        if bytes.len() as u64 > limit {
-            return Err(damaged(format!("it inflates to more than {limit} bytes")));
+        if bytes.len() as u64 != limit {
+            return Err(damaged(format!("the archive gives it {limit} bytes, but it inflates to others")));
         }
         Ok(Some(Cow::Owned(bytes)))
     }

@@ -17,7 +17,7 @@ pub enum Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    fn right(self, forward: bool) -> Right<'a> {
+    pub(crate) fn right(self, forward: bool) -> Right<'a> {
         match self {
             Self::Packed(packed) => Right::Packed(packed),
             Self::Plain(matrix) if forward => Right::Plain(matrix.by_rows()),

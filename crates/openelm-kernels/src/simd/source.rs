@@ -1,6 +1,6 @@
 //! Addresses of f32 or bf16 values, read and written through lanes.
 
-use super::{LANES, Simd};
+use super::{LANES, Simd, round_half, widen_half};
 
 /// Where values are read.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +85,48 @@ impl Sink {
                 Self::Bf16(to) if lanes == LANES => S::store_half(to.add(at), v),
                 Self::Bf16(to) => S::store_half_first(to.add(at), v, lanes),
             }
+        }
+    }
+}
+
+impl Source {
+    /// One value.
+    ///
+    /// # Safety
+    /// It lies inside the slice.
+    #[inline(always)]
+    pub(crate) unsafe fn get(self, at: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::F32(from) => *from.add(at),
+                Self::Bf16(from) => widen_half(*from.add(at)),
+            }
+        }
+    }
+}
+
+impl Sink {
+    /// Writes one value. (Storing one lane with a mask known when compiling was seen to write its neighbour too: LLVM 22
+    /// with AVX-512 and without AVX512-BF16.)
+    ///
+    /// # Safety
+    /// It lies inside the slice, and nobody else touches it.
+    #[inline(always)]
+    pub(crate) unsafe fn put(self, at: usize, value: f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::F32(to) => *to.add(at) = value,
+                Self::Bf16(to) => *to.add(at) = round_half(value),
+            }
+        }
+    }
+
+    pub(crate) fn as_source(self) -> Source {
+        match self {
+            Self::F32(from) => Source::F32(from),
+            Self::Bf16(from) => Source::Bf16(from),
         }
     }
 }

@@ -116,3 +116,31 @@ fn paragraph(s: &mut Scribe, kind: Kind, number: usize) -> Result<(), Halt> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::derive::leaves;
+    use super::super::document::Language;
+    use super::*;
+
+    /// The whole tree of one paragraph: its probabilities add up to one, and no two ways give the same words, so the bits
+    /// that sampling counts are exactly those of the text.
+    #[test]
+    fn every_paragraph_about_a_river_comes_about_in_one_way() {
+        let language = Language::new(1).unwrap();
+        let leaves = leaves(&|draw| {
+            let mut scribe = Scribe::new(draw, &language.grammar, &language.world);
+            scribe.bind_entity("e", Kind::River, 0);
+            paragraph(&mut scribe, Kind::River, 2)
+        })
+        .unwrap();
+        // Two leads; one to three of three attributes in any order, each in 3 x 2 forms.
+        assert_eq!(leaves.len(), 2 * (3 * 6 + 6 * 36 + 6 * 216));
+        let sum: f64 = leaves.iter().map(|(_, bits)| (-bits).exp2()).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+        let texts: HashSet<&str> = leaves.iter().map(|(text, _)| text.as_str()).collect();
+        assert_eq!(texts.len(), leaves.len());
+    }
+}

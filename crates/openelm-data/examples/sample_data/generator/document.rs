@@ -28,9 +28,6 @@ pub enum Genre {
 }
 
 impl Genre {
-    pub const ALL: [Genre; 8] =
-        [Genre::Story, Genre::Chapter, Genre::Article, Genre::Blog, Genre::Questions, Genre::Sums, Genre::Notes, Genre::Code];
-
     pub fn name(self) -> &'static str {
         match self {
             Genre::Story => "story",

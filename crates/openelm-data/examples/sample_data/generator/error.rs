@@ -1,7 +1,4 @@
-//! What can go wrong when the samples are written or a text is scored.
-
-use std::io;
-use std::path::PathBuf;
+//! What can go wrong when the samples are made.
 
 use thiserror::Error;
 
@@ -9,16 +6,10 @@ use super::draw::Halt;
 
 #[derive(Debug, Error)]
 pub enum SampleError {
-    #[error("{reason}\nhint: {hint}")]
-    Usage { reason: String, hint: &'static str },
     #[error("the grammar is broken: {0}\nhint: mend the class or the code that names it; the tests of the grammar find most mistakes")]
     Grammar(String),
-    #[error("{path}: {action} failed: {source}\nhint: check the folder, its permissions and the free space", path = path.display())]
-    Io { path: PathBuf, action: &'static str, source: io::Error },
     #[error("{file}: packing it as {format} failed: {reason}\nhint: this is a mistake of the generator, not of its input")]
     Pack { file: String, format: &'static str, reason: String },
-    #[error("{path}, line {line}: {reason}\nhint: each line must be a JSON object with a string under \"text\"", path = path.display())]
-    Line { path: PathBuf, line: usize, reason: String },
 }
 
 impl SampleError {

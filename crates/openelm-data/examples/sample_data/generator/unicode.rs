@@ -1,7 +1,7 @@
 //! Letters with accents, taken apart as one shard has them, so that Unicode normalisation in a loader has something to do.
 
 /// The letters of the tables that Unicode takes apart, with their base letter and accent.
-const PARTS: [(char, [char; 2]); 15] = [
+const PARTS: [(char, [char; 2]); 17] = [
     ('é', ['e', '\u{301}']),
     ('É', ['E', '\u{301}']),
     ('ó', ['o', '\u{301}']),
@@ -16,7 +16,9 @@ const PARTS: [(char, [char; 2]); 15] = [
     ('ä', ['a', '\u{308}']),
     ('å', ['a', '\u{30a}']),
     ('ñ', ['n', '\u{303}']),
+    ('ã', ['a', '\u{303}']),
     ('ç', ['c', '\u{327}']),
+    ('が', ['か', '\u{3099}']),
 ];
 
 /// The text in Unicode's decomposed form (NFD), as far as the letters of the tables go.

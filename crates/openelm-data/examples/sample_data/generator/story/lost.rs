@@ -11,7 +11,10 @@ pub fn prepare(s: &mut Scribe) {
     s.promise("look", "look");
     s.promise("giver", "giver");
     s.promise("place", "place");
-    s.promise_entity("thief", Kind::Animal, &[]);
+    // A fish does not run.
+    let fish = |index: &usize| s.world.entity(Kind::Animal, *index).is_some_and(|animal| animal.noun == "fish");
+    let fish: Vec<usize> = (0..s.world.of(Kind::Animal).len()).filter(fish).collect();
+    s.promise_entity("thief", Kind::Animal, &fish);
 }
 
 pub fn tell(s: &mut Scribe, met: &mut Vec<String>) -> Result<(), Halt> {

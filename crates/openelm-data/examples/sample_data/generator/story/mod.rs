@@ -49,6 +49,19 @@ pub fn story(s: &mut Scribe) -> Result<(), Halt> {
     tell(s, plot, &mut Vec::new())
 }
 
+/// An episode about the hero and the town that are promised already, without a title.
+pub fn tale(s: &mut Scribe) -> Result<(), Halt> {
+    s.promise("trait", "trait");
+    let plot = choose_plot(s, &mut [false; PLOTS.len()])?;
+    prepare(s, plot)?;
+    if matches!(plot, Plot::Journey) {
+        journey::apart(s)?;
+    }
+    s.write("story.open")?;
+    s.say("\n\n")?;
+    tell(s, plot, &mut Vec::new())
+}
+
 /// A chapter of two or three episodes.
 pub fn chapter(s: &mut Scribe) -> Result<(), Halt> {
     s.promise_person("hero");

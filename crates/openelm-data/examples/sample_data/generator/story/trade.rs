@@ -27,7 +27,7 @@ pub fn tell(s: &mut Scribe, met: &mut Vec<String>) -> Result<(), Halt> {
         s.say("\n\n")?;
         s.promise_person("helper");
         s.promise("place", "place");
-        s.write("trade.meet")?;
+        s.write(if chain.len() == 1 { "trade.first" } else { "trade.meet" })?;
         scenery(s)?;
         s.say(" ")?;
         if last {

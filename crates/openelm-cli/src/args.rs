@@ -1,0 +1,273 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// OpenELM: pretraining, export and generation in one program.
+#[derive(Debug, Parser)]
+#[command(name = "openelm", version, about, propagate_version = true, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model from a configuration file.
+    Train(TrainArguments),
+    /// Show the layer-wise allocation of a configuration and what a run costs.
+    Params(ParamsArguments),
+    /// Look at training data.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Train, try and inspect tokenizers.
+    #[command(subcommand)]
+    Tokenizer(TokenizerCommand),
+    /// Check and convert configuration files.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make inference weights of a checkpoint.
+    Export(ExportArguments),
+    /// Continue a text.
+    Generate(GenerateArguments),
+    /// Measure speed.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+/// A configuration file with changes.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// Configuration file, in our form or CoreNet's.
+    pub config: PathBuf,
+    /// Change a key, for example training.steps=100; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// Folder of the run. Default: runs/NAME, after the configuration's name.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Begin from these weights: a checkpoint, a Hugging Face folder or a CoreNet .pt file.
+    #[arg(long, conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
+    /// Continue from the newest checkpoint in the run folder.
+    #[arg(long)]
+    pub resume: bool,
+    /// Device: flex (the CPU), wgpu, vulkan, metal, cuda, tch; wins over training.device.
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ParamsArguments {
+    /// Configuration file, or the name of a size such as OpenELM-270M.
+    pub config: PathBuf,
+    /// Change a key, for example model.vocab_size=32128; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Devices that a run would use.
+    #[arg(long, default_value_t = 1.0)]
+    pub devices: f64,
+    /// Peak speed of one device in 10^12 operations a second.
+    #[arg(long, default_value_t = 989.0)]
+    pub peak_tflops: f64,
+    /// Share of the peak that is reached.
+    #[arg(long, default_value_t = 0.4)]
+    pub utilisation: f64,
+    /// One JSON object instead of tables.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Print the next sequences in training order.
+    Show(DataShowArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct DataShowArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// Sequences to print.
+    #[arg(long, default_value_t = 4)]
+    pub samples: usize,
+    /// This process's number.
+    #[arg(long, default_value_t = 0)]
+    pub rank: usize,
+    /// Processes of the run.
+    #[arg(long, default_value_t = 1)]
+    pub world: usize,
+    /// Loader worker (corenet order).
+    #[arg(long, default_value_t = 0)]
+    pub worker: usize,
+    /// Loader workers of each process (corenet order). Default: data.workers.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// One JSON object a sequence: source and token ids.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenizerCommand {
+    /// Train the tokenizer that a configuration asks for.
+    Train {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Folder for tokenizer.model and tokenizer.json.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Text (argument, or standard input) to ids.
+    Encode {
+        /// tokenizer.model, tokenizer.json or a folder with one.
+        tokenizer: PathBuf,
+        text: Option<String>,
+        /// Pieces beside the ids.
+        #[arg(long)]
+        pieces: bool,
+    },
+    /// Ids (arguments, or standard input) to text.
+    Decode {
+        /// tokenizer.model, tokenizer.json or a folder with one.
+        tokenizer: PathBuf,
+        ids: Vec<u32>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print a configuration in the other form: CoreNet's as ours, ours as CoreNet's.
+    Convert {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// File to write instead of the standard output.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Print the complete configuration, every default filled in.
+    Show {
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A Hugging Face folder.
+    Hf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoredDtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ComputeDtype {
+    F32,
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    /// Run folder, checkpoint, Hugging Face folder or CoreNet .pt file.
+    pub weights: PathBuf,
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// New folder to write.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Type of the written weights.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: StoredDtype,
+    /// Tokenizer to write beside them. Default: the one that lies with the weights.
+    #[arg(long)]
+    pub tokenizer: Option<PathBuf>,
+    /// Largest file in MB before the weights are split.
+    #[arg(long, default_value_t = 5000)]
+    pub max_shard_mb: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateArguments {
+    /// Run folder, checkpoint, Hugging Face folder or CoreNet .pt file.
+    pub weights: PathBuf,
+    /// Text to continue; standard input when left out.
+    #[arg(long)]
+    pub prompt: Option<String>,
+    #[arg(long, default_value_t = 64)]
+    pub max_new_tokens: usize,
+    /// 0 takes the likeliest token each time.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Likeliest tokens that are drawn from; 0: all.
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Smallest set with this probability that is drawn from.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Tokens below this share of the likeliest one's probability are left out.
+    #[arg(long, default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Above 1: tokens that came before become unlikelier.
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Go on behind an end-of-sequence token.
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Tokenizer. Default: the one that lies with the weights.
+    #[arg(long)]
+    pub tokenizer: Option<PathBuf>,
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: ComputeDtype,
+    /// One JSON object with text, ids and speeds instead of a stream.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Time training steps on random tokens.
+    Train(BenchTrainArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchTrainArguments {
+    /// Size: 270M, 450M, 1_1B, 3B, 25M, 5M or tiny.
+    #[arg(long, default_value = "270M")]
+    pub model: String,
+    #[arg(long, default_value_t = 1)]
+    pub batch: usize,
+    #[arg(long, default_value_t = 512)]
+    pub seq: usize,
+    /// Rows of the embedding.
+    #[arg(long, default_value_t = 32128)]
+    pub vocab: usize,
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: ComputeDtype,
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    /// Recompute activations in the backward pass.
+    #[arg(long)]
+    pub recompute: bool,
+    /// Steps that count, after two that do not.
+    #[arg(long, default_value_t = 6)]
+    pub steps: usize,
+    /// One JSON line.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,95 @@
+//! `openelm bench train`: the median training step on random tokens, after a warm-up.
+
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use openelm_model::{OpenElm, PRESETS, open_device, preset};
+use openelm_train::{Accumulation, AdamW, AdamWConfig, MicroBatch, Schedule, TrainSettings, train_step};
+use serde_json::json;
+
+use super::{peak_rss_mib, precision};
+use crate::args::{BenchTrainArguments, ComputeDtype};
+
+/// Steps that do not count.
+const WARM_UP: usize = 2;
+
+/// Runs `openelm bench train`.
+pub(super) fn train(arguments: &BenchTrainArguments) -> Result<()> {
+    let &BenchTrainArguments { batch, seq, vocab, steps, recompute, .. } = arguments;
+    anyhow::ensure!(batch > 0 && seq > 0 && steps > 0, "--batch, --seq and --steps must be at least 1\nhint: give positive numbers");
+    let name = PRESETS.into_iter().find(|name| *name == arguments.model || *name == format!("OpenELM-{}", arguments.model));
+    let name = name.with_context(|| format!("{} is no known size\nhint: known sizes: {}", arguments.model, PRESETS.join(", ")))?;
+    let mut config = preset(name)?;
+    config.vocab_size = vocab;
+    config.max_context_length = config.max_context_length.max(seq);
+    config.rope_max_length = config.rope_max_length.max(2 * seq);
+    let device = open_device(&arguments.device)?;
+    let mut model = OpenElm::init(&config, 0, &device)?;
+    let settings = TrainSettings {
+        steps: u64::MAX,
+        global_batch: batch,
+        micro_batch: batch,
+        precision: precision(arguments.dtype),
+        recompute,
+        accumulation: Accumulation::Mean,
+        grad_clip: 1.0,
+        z_loss: 1e-4,
+        corenet_z_loss: false,
+        optimizer: AdamWConfig::default(),
+        schedule: Schedule { warmup_init_lr: 1e-4, warmup_steps: 0, max_lr: 1e-4, min_lr: 1e-4, max_iterations: u64::MAX - 1 },
+        validate_every: 0,
+        checkpoint_every: 0,
+        keep_last: 1,
+        keep_every: 0,
+        log_every: 1,
+    };
+    let mut optimizer = AdamW::new(settings.optimizer, &model);
+    let batches = [MicroBatch::new(&random_tokens(batch * (seq + 1), vocab), seq, u32::MAX, vocab)?];
+    let mut seconds = Vec::new();
+    let mut loss = 0.0;
+    for step in 0..steps + WARM_UP {
+        let begin = Instant::now();
+        let outcome = train_step(&mut model, &mut optimizer, &batches, step as u64, &settings)?;
+        loss = outcome.ce_loss + outcome.z_loss;
+        if step >= WARM_UP {
+            seconds.push(begin.elapsed().as_secs_f64());
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    let median = (seconds[(steps - 1) / 2] + seconds[steps / 2]) / 2.0;
+    let tokens_per_second = (batch * seq) as f64 / median;
+    let mut out = std::io::stdout();
+    if arguments.json {
+        let object = json!({
+            "model": arguments.model,
+            "parameters": model.num_parameters(),
+            "batch": batch,
+            "seq": seq,
+            "dtype": if arguments.dtype == ComputeDtype::F32 { "f32" } else { "bf16" },
+            "device": arguments.device,
+            "recompute": recompute,
+            "threads": std::thread::available_parallelism().map_or(1, usize::from),
+            "step_seconds": median,
+            "tokens_per_second": tokens_per_second,
+            "min": seconds.first(),
+            "max": seconds.last(),
+            "peak_rss_mib": peak_rss_mib(),
+            "loss": loss,
+        });
+        writeln!(out, "{object}")?;
+    } else {
+        writeln!(out, "{name}, {batch} x {seq} tokens on {}: {median:.3} s a step, {tokens_per_second:.1} tokens/s", arguments.device)?;
+    }
+    Ok(())
+}
+
+/// Ids from a linear congruential generator, the same each time.
+fn random_tokens(count: usize, vocabulary: usize) -> Vec<u32> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % vocabulary.max(1) as u64) as u32
+    };
+    (0..count).map(|_| next()).collect()
+}

@@ -1,0 +1,133 @@
+//! `openelm generate`, and the sample at the end of a run.
+
+use std::io::{Read, Write};
+
+use anyhow::{Context, Result, bail};
+use openelm_checkpoint::Weights;
+use openelm_infer::{Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
+use openelm_model::{OpenElm, Precision, open_device};
+use openelm_tokenizer::Tokenizer;
+use serde_json::json;
+
+use super::{precision, tokenizer_of};
+use crate::args::GenerateArguments;
+use crate::config::SampleSection;
+
+/// Runs `openelm generate`.
+pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
+    let settings = SamplingSettings {
+        temperature: arguments.temperature,
+        top_k: arguments.top_k,
+        top_p: arguments.top_p,
+        min_p: arguments.min_p,
+        repetition_penalty: arguments.repetition_penalty,
+        seed: arguments.seed,
+    };
+    let mut sampler = Sampler::new(settings)?;
+    let device = open_device(&arguments.device)?;
+    let weights = Weights::open(&arguments.weights)?;
+    let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
+        bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
+    };
+    let prompt = match &arguments.prompt {
+        Some(prompt) => prompt.clone(),
+        None => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("reading the prompt from the standard input failed")?;
+            text
+        }
+    };
+    let model = weights.model(&device)?;
+    let ids = prompt_ids(&tokenizer, &prompt);
+    let limits = limits(&tokenizer, arguments.max_new_tokens, arguments.ignore_eos);
+    let mut out = std::io::stdout().lock();
+    let mut stream = tokenizer.decoder();
+    let mut broken = None;
+    if !arguments.json {
+        out.write_all(prompt.as_bytes())?;
+        out.flush()?;
+        // The decoder must have seen the prompt, so that the space before the first new word is not taken for a leading one.
+        for id in &ids {
+            stream.push(*id);
+        }
+    }
+    let generation = continue_text(&model, &ids, &mut sampler, &limits, precision(arguments.dtype), |id| {
+        if arguments.json || limits.stop.contains(&id) {
+            return true;
+        }
+        let text = stream.push(id).unwrap_or_default();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        broken = written.err();
+        broken.is_none()
+    })?;
+    if let Some(error) = broken {
+        return Err(error.into());
+    }
+    if arguments.json {
+        let text = new_text(&tokenizer, &ids, &generation, &limits);
+        let object = json!({
+            "prompt": prompt,
+            "text": text,
+            "prompt_ids": ids,
+            "ids": generation.ids,
+            "stop": reason(generation.reason),
+            "prefill_seconds": generation.prefill_seconds,
+            "decode_tokens_per_second": generation.decode_tokens_per_second(),
+        });
+        writeln!(out, "{object}")?;
+        return Ok(());
+    }
+    writeln!(out, "{}", stream.finish())?;
+    let prefill = generation.prompt_tokens as f64 / generation.prefill_seconds;
+    let decode = generation.decode_tokens_per_second().map_or_else(String::new, |rate| format!(", {rate:.1} tokens/s after it"));
+    eprintln!("[{} tokens, prompt at {prefill:.1} tokens/s{decode}; {}]", generation.ids.len(), reason(generation.reason));
+    Ok(())
+}
+
+/// BOS, where there is one, and the text's ids.
+fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
+    let mut ids: Vec<u32> = tokenizer.bos_id().into_iter().collect();
+    tokenizer.encode_into(prompt, &mut ids);
+    ids
+}
+
+fn limits(tokenizer: &Tokenizer, max_new_tokens: usize, ignore_eos: bool) -> Limits {
+    let stop = tokenizer.eos_id().filter(|_| !ignore_eos).into_iter().collect();
+    Limits { max_new_tokens, stop }
+}
+
+/// The new text: what decoding adds to the prompt's.
+fn new_text(tokenizer: &Tokenizer, prompt: &[u32], generation: &Generation, limits: &Limits) -> String {
+    let mut stream = tokenizer.decoder();
+    for id in prompt {
+        stream.push(*id);
+    }
+    let mut text = String::new();
+    for id in generation.ids.iter().filter(|id| !limits.stop.contains(id)) {
+        text.extend(stream.push(*id));
+    }
+    text + &stream.finish()
+}
+
+fn reason(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::Stop => "end of text",
+        StopReason::Length => "length",
+        StopReason::Context => "context is full",
+        StopReason::Cancelled => "cancelled",
+    }
+}
+
+/// The text that a finished run shows: the prompt and what the model makes of it.
+pub(super) fn sample(model: &OpenElm, tokenizer: &Tokenizer, section: &SampleSection, precision: Precision) -> Result<String> {
+    let mut sampler = Sampler::new(SamplingSettings {
+        temperature: section.temperature as f32,
+        top_k: usize::try_from(section.top_k)?,
+        top_p: section.top_p as f32,
+        ..SamplingSettings::default()
+    })?;
+    let ids = prompt_ids(tokenizer, &section.prompt);
+    let limits = limits(tokenizer, usize::try_from(section.max_new_tokens)?, false);
+    let generation = continue_text(model, &ids, &mut sampler, &limits, precision, |_| true)?;
+    Ok(section.prompt.clone() + &new_text(tokenizer, &ids, &generation, &limits))
+}

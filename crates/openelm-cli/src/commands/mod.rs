@@ -1,0 +1,69 @@
+//! The commands, one file each.
+
+mod bench;
+mod configs;
+mod data;
+mod export;
+mod generate;
+mod params;
+mod tokenizer;
+mod train;
+
+use std::path::Path;
+
+use anyhow::Result;
+use openelm_checkpoint::Weights;
+use openelm_model::Precision;
+use openelm_tokenizer::Tokenizer;
+
+use crate::args::{Arguments, BenchCommand, Command, ComputeDtype, ConfigArguments, ConfigCommand, DataCommand, TokenizerCommand};
+use crate::config::{Loaded, RunConfig};
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// What stopped the command, with a hint.
+pub fn run(arguments: Arguments) -> Result<()> {
+    match arguments.command {
+        Command::Train(arguments) => train::train(&arguments),
+        Command::Params(arguments) => params::params(&arguments),
+        Command::Data(DataCommand::Show(arguments)) => data::show(&arguments),
+        Command::Tokenizer(TokenizerCommand::Train { config, out }) => tokenizer::train(&config, &out),
+        Command::Tokenizer(TokenizerCommand::Encode { tokenizer, text, pieces }) => tokenizer::encode(&tokenizer, text, pieces),
+        Command::Tokenizer(TokenizerCommand::Decode { tokenizer, ids }) => tokenizer::decode(&tokenizer, &ids),
+        Command::Config(ConfigCommand::Convert { config, out }) => configs::convert(&config, out.as_deref()),
+        Command::Config(ConfigCommand::Show { config }) => configs::show(&config),
+        Command::Export(arguments) => export::export(&arguments),
+        Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
+    }
+}
+
+/// Reads a configuration and says what in it has no effect.
+fn load_config(arguments: &ConfigArguments) -> Result<Loaded> {
+    let loaded = RunConfig::load(&arguments.config, &arguments.set)?;
+    for note in &loaded.notes {
+        eprintln!("note: {note}");
+    }
+    Ok(loaded)
+}
+
+fn precision(dtype: ComputeDtype) -> Precision {
+    match dtype {
+        ComputeDtype::F32 => Precision::F32,
+        ComputeDtype::Bf16 => Precision::Bf16,
+    }
+}
+
+/// The tokenizer that was named, else the one beside the weights, if there is one.
+fn tokenizer_of(weights: &Weights, named: Option<&Path>) -> Result<Option<Tokenizer>> {
+    Ok(named.or(weights.tokenizer()).map(Tokenizer::load).transpose()?)
+}
+
+/// Largest resident set of this process so far in MiB, where the system tells it.
+fn peak_rss_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024)
+}

@@ -1,0 +1,28 @@
+//! Why an export was not made. What lay in the output folder before is untouched.
+
+use std::io;
+use std::path::PathBuf;
+
+use openelm_checkpoint::CheckpointError;
+use openelm_formats::FormatError;
+use openelm_model::ModelError;
+use openelm_tokenizer::TokenizerError;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum ExportError {
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error("{path}: {action} failed: {source}\nhint: check the free space and the permissions of the folder", path = path.display())]
+    Io { path: PathBuf, action: &'static str, source: io::Error },
+    #[error("{path}: the folder is not empty\nhint: choose an empty or a new folder with --out", path = path.display())]
+    NotEmpty { path: PathBuf },
+    #[error("the tokenizer has {tokens} tokens, the model's vocabulary only {rows} rows\nhint: use the tokenizer that the model was trained with (--tokenizer)")]
+    Vocabulary { tokens: usize, rows: usize },
+}
