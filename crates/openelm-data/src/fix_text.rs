@@ -3,7 +3,8 @@
 //!
 //! The `plsfix` crate does one segment's work. This file does what it does otherwise than ftfy: ftfy works on lines of at
 //! most a million characters (plsfix counts bytes and may cut a character), stops unescaping HTML for the whole rest of the
-//! text once a line holds '<' (plsfix never stops), and decodes numeric entities as Python's `html.unescape` does.
+//! text once a line holds '<' (plsfix never stops), removes terminal escapes (plsfix leaves their tails), and decodes numeric
+//! entities as Python's `html.unescape` does.
 //!
 //! A line of printable ASCII, tabs and form feeds comes out as it went in, provided that no entity can be in it: the encoding
 //! step returns ASCII at once, and no other step of ftfy touches a character of that set. Such lines skip the machinery.
@@ -64,7 +65,30 @@ fn segment_end(text: &str) -> usize {
 fn repaired(segment: &str) -> String {
     // The segment is already cut; plsfix must not cut it again.
     let config = TextFixerConfig { max_decode_length: i32::MAX, ..TextFixerConfig::default() };
-    plsfix::fix_text(segment, Some(&config))
+    plsfix::fix_text(&without_terminal_escapes(segment), Some(&config))
+}
+
+/// The text without `ESC [`, digits and semicolons, and a letter: ftfy's pattern of a terminal escape.
+fn without_terminal_escapes(text: &str) -> Cow<'_, str> {
+    const START: &str = "\u{1b}[";
+    if !text.contains(START) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(START) {
+        out.push_str(before);
+        let tail = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        match tail.strip_prefix(|c: char| c.is_ascii_alphabetic()) {
+            Some(behind) => rest = behind,
+            None => {
+                out.push_str(START);
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 /// One segment, entities left alone. plsfix decodes entities whatever its configuration says, so '&' is hidden from it.
@@ -116,6 +140,7 @@ mod tests {
             ("<b> schÃ¶n &amp; ＆amp;", "<b> schön &amp; &amp;"),
             ("line\r\nbreak\rs\u{2028}x\u{85}y", "line\nbreak\ns\nx…y"),
             ("\u{1b}[36;44mblue\u{1b}[0m \u{feff}\u{7}", "blue "),
+            ("\u{1b}[\u{1b}[0m0m\u{1b}[x \u{1b}[1;", "[0m [1;"),
             ("&#128; &#0; &#xD800; &#x110000; &#59; &#12ab; &#x1; &#65;", "€ � � � &#59; &#12ab;  A"),
             ("&#38;amp;", "&"),
             ("P&EACUTE;REZ &nTILDE; &notanentity;", "PÉREZ &nTILDE; &notanentity;"),

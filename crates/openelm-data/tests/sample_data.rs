@@ -16,6 +16,7 @@ fn folder() -> PathBuf {
 }
 
 /// The files below a folder, by their paths below it.
+#[allow(clippy::unwrap_used, reason = "part of a test")]
 fn files_below(folder: &Path, prefix: &str, found: &mut HashSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
@@ -61,6 +62,7 @@ fn another_seed_gives_another_world_and_other_texts() {
     }
 }
 
+#[allow(clippy::unwrap_used, reason = "part of a test")]
 fn all() -> Vec<(&'static str, Vec<Document>)> {
     let language = Language::new(SEED).unwrap();
     CORPORA.iter().map(|corpus| (corpus.name, documents(SEED, &language, corpus).unwrap())).collect()
@@ -123,23 +125,33 @@ fn text_repair_leaves_every_document_as_it_is() {
     assert!(beyond_ascii > 1000);
 }
 
+/// What the users of a file ask, without the wrapping ("Please tell me: ...").
+#[allow(clippy::unwrap_used, reason = "part of a test")]
+fn questions(text: &str) -> HashSet<String> {
+    let mut questions = HashSet::new();
+    for row in text.lines() {
+        let row: serde_json::Value = serde_json::from_str(row).unwrap();
+        let messages = row.get("messages").or(row.get("chosen")).unwrap().as_array().unwrap();
+        for message in messages.iter().filter(|message| message["role"] == "user") {
+            let mut question = message["content"].as_str().unwrap();
+            for before in ["Please tell me: ", "I am reading about Veyra. ", "Quick question: "] {
+                question = question.strip_prefix(before).unwrap_or(question);
+            }
+            questions.insert(question.strip_suffix(" Keep it short, please.").unwrap_or(question).to_string());
+        }
+    }
+    questions
+}
+
 #[test]
 fn test_questions_are_not_trained_on() {
-    let language = Language::new(SEED).unwrap();
-    let files = generator::instructions(SEED, &language).unwrap();
-    // A question may come in several wrappings ("Please tell me: ..."), so containing it counts too.
-    let questions = |name: &str| -> Vec<String> {
-        let (_, text) = files.iter().find(|(other, _)| *other == name).unwrap();
-        let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        rows.flat_map(|row| {
-            let messages = row.get("messages").or(row.get("chosen")).unwrap().as_array().unwrap().clone();
-            messages.into_iter().rfind(|message| message["role"] == "user").map(|message| message["content"].as_str().unwrap().to_string())
-        })
-        .collect()
-    };
-    for (test, train) in [("sft-test", "sft-train"), ("preference-test", "preference-train")] {
-        let (test, train) = (questions(test), questions(train));
-        assert!(test.len() >= 40 && train.len() >= 250);
-        assert!(test.iter().all(|question| !train.contains(question)));
+    let read = |name: &str| questions(&fs::read_to_string(folder().join(format!("instruct/{name}.jsonl"))).unwrap());
+    for test in ["sft-test", "preference-test"] {
+        let test = read(test);
+        assert!(test.len() >= 40);
+        for train in ["sft-train", "preference-train"] {
+            let both: Vec<String> = read(train).intersection(&test).cloned().collect();
+            assert!(both.is_empty(), "{train} has {both:?}");
+        }
     }
 }

@@ -31,10 +31,12 @@ pub enum FormatError {
     #[error("weights {path} hold no tensor {name:?}\nhint: the file belongs to another model, or its names are of another layout", path = path.display())]
     NoTensor { path: PathBuf, name: String },
     /// Elements that are no numbers with a fraction.
-    #[error("weights {path}, tensor {name:?}: elements of type {dtype} cannot be read as f32\nhint: weights must be F32, F16, BF16 or F64", path = path.display())]
+    #[error("weights {path}, tensor {name:?}: elements of type {dtype} cannot be read as f32\nhint: weights must be F32, F16, BF16, F64 or a quantised type", path = path.display())]
     NotFloat { path: PathBuf, name: String, dtype: DType },
     /// A type that values of f32 cannot be written as.
-    #[error("{count} values of f32 cannot be written as {dtype}\nhint: choose F32, F16 or BF16; quantised types need rows of whole blocks (32 or 256 elements)")]
+    #[error(
+        "{count} values of f32 cannot be written as {dtype}\nhint: choose F32, F16 or BF16; quantised types need rows of whole blocks (32 or 256 elements)"
+    )]
     Encode { dtype: DType, count: usize },
     /// A writer used against its rules, or a place that must not be written to.
     #[error("weights {path}: {reason}\nhint: {hint}", path = path.display())]

@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use crate::error::FormatError;
 
@@ -37,6 +40,17 @@ impl MappedFile {
     /// The file's contents.
     pub fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Drops pages from this process's memory; they stay in the system's cache, and reading them again brings them back. Where that
+    /// does not work, nothing is lost but memory.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        // SAFETY: the mapping is shared and only read, so that dropped pages come back from the file with the same contents; for
+        // whoever still holds a slice of them nothing changes.
+        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }
 

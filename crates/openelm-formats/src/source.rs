@@ -19,6 +19,10 @@ pub trait TensorSource: Send + Sync {
     /// out of the mapped file as they are.
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FormatError>;
 
+    /// Says that the tensor is not read again soon: its pages leave the process's memory, though not the system's cache. With this
+    /// after each tensor, going through a model takes the memory of one tensor even by the strictest count. Unknown names are ignored.
+    fn release(&self, name: &str);
+
     /// The tensor of that name.
     fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.infos().iter().find(|info| info.name == name)

@@ -30,7 +30,14 @@ fn metadata() -> Vec<(String, GgufValue)> {
         ("heads", GgufValue::Array(GgufArray::I32(vec![4, 8, 8]))),
         ("flags", GgufValue::Array(GgufArray::Bool(vec![true, false]))),
         ("none", GgufValue::Array(GgufArray::U16(vec![]))),
-        ("nested", GgufValue::Array(GgufArray::Array(vec![GgufArray::U8(vec![1, 2]), GgufArray::F64(vec![0.5]), GgufArray::String(texts(&["x"]))]))),
+        (
+            "nested",
+            GgufValue::Array(GgufArray::Array(vec![
+                GgufArray::U8(vec![1, 2]),
+                GgufArray::F64(vec![0.5]),
+                GgufArray::String(texts(&["x"])),
+            ])),
+        ),
         ("wide", GgufValue::Array(GgufArray::U64(vec![1 << 40]))),
     ]
     .map(|(key, value)| (key.to_owned(), value))
@@ -94,7 +101,8 @@ fn everything_comes_back() {
 fn what_cannot_be_written_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.gguf");
-    let refused = |metadata: &[(String, GgufValue)], info: TensorInfo| GgufWriter::create(&path, metadata, &[info]).err().unwrap().to_string();
+    let refused =
+        |metadata: &[(String, GgufValue)], info: TensorInfo| GgufWriter::create(&path, metadata, &[info]).err().unwrap().to_string();
     assert!(refused(&[], TensorInfo::new("a", DType::Q4_K, [2, 128])).contains("no whole Q4_K blocks of 256"));
     assert!(refused(&[], TensorInfo::new("a", DType::U16, [2])).contains("type U16, which GGUF does not know"));
     assert!(refused(&[], TensorInfo::new("a", DType::F32, [1; 5])).contains("5 dimensions"));
@@ -150,7 +158,8 @@ fn lies_are_named() {
 
     assert!(refused(&by_hand(u64::MAX, 0, &[])).contains("the list of tensors, whose count is 18446744073709551615"));
     assert!(refused(&by_hand(0, 1 << 40, &[&[0; 40]])).contains("the metadata, whose count is"));
-    let huge = |kind: u32| by_hand(0, 1, &[&string("k"), &9_u32.to_le_bytes(), &kind.to_le_bytes(), &(1_u64 << 61).to_le_bytes(), &[0; 16]]);
+    let huge =
+        |kind: u32| by_hand(0, 1, &[&string("k"), &9_u32.to_le_bytes(), &kind.to_le_bytes(), &(1_u64 << 61).to_le_bytes(), &[0; 16]]);
     for kind in 0..=12 {
         assert!(refused(&huge(kind)).contains("metadata \"k\", whose count is 2305843009213693952"), "type {kind}");
     }

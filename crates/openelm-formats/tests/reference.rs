@@ -33,7 +33,9 @@ fn hugging_face_folders_open() {
 
 #[test]
 fn corenet_weights_equal_their_safetensors() {
-    let (Some(pt), Some(expected)) = (reference("corenet-run/checkpoint_last.pt"), reference("corenet-run/final.safetensors")) else { return };
+    let (Some(pt), Some(expected)) = (reference("corenet-run/checkpoint_last.pt"), reference("corenet-run/final.safetensors")) else {
+        return;
+    };
     let weights = TorchFile::open(&pt).unwrap().state_dict().unwrap();
     let expected = Safetensors::open(&expected).unwrap();
     assert_eq!(weights.infos().len(), 42);
@@ -42,12 +44,18 @@ fn corenet_weights_equal_their_safetensors() {
     for info in expected.infos() {
         assert_eq!(weights.info(&info.name), Some(info));
         assert_eq!(weights.bytes(&info.name).unwrap(), expected.bytes(&info.name).unwrap(), "{}", info.name);
+        for source in [&weights as &dyn TensorSource, &expected] {
+            let before = source.bytes(&info.name).unwrap();
+            source.release(&info.name);
+            assert_eq!(source.bytes(&info.name).unwrap(), before, "{} after its release", info.name);
+        }
     }
 }
 
 #[test]
 fn corenet_training_checkpoints_give_model_and_optimizer() {
-    let (Some(pt), Some(expected)) = (reference("corenet-run/training_checkpoint_last.pt"), reference("corenet-run/final.safetensors")) else {
+    let (Some(pt), Some(expected)) = (reference("corenet-run/training_checkpoint_last.pt"), reference("corenet-run/final.safetensors"))
+    else {
         return;
     };
     let file = TorchFile::open(&pt).unwrap();
@@ -64,7 +72,8 @@ fn corenet_training_checkpoints_give_model_and_optimizer() {
     let decay: Vec<_> = groups.iter().map(|group| group.get("weight_decay").and_then(PickleValue::as_f64).unwrap()).collect();
     assert_eq!(decay, [0.1, 0.0]);
     assert_eq!(groups[1].get("betas").unwrap(), &PickleValue::Tuple(vec![PickleValue::Float(0.9), PickleValue::Float(0.95)]));
-    let ids: Vec<_> = groups.iter().flat_map(|group| group.get("params").and_then(PickleValue::items).unwrap()).map(|id| id.as_int().unwrap()).collect();
+    let ids: Vec<_> =
+        groups.iter().flat_map(|group| group.get("params").and_then(PickleValue::items).unwrap()).map(|id| id.as_int().unwrap()).collect();
     assert_eq!(ids, (0..42).collect::<Vec<_>>());
     let state = optimizer.get("state").unwrap();
     assert_eq!(state.pairs().unwrap().len(), 42);
@@ -142,6 +151,14 @@ fn blocks_equal_llama_cpps() {
         }
     }
     let counted: Vec<_> = types.into_iter().collect();
-    let expected = [(DType::F32, 47 + 5 * 33), (DType::F16, 41), (DType::Q4_0, 40), (DType::Q5_0, 3), (DType::Q8_0, 48), (DType::Q4_K, 29), (DType::Q6_K, 44)];
+    let expected = [
+        (DType::F32, 47 + 5 * 33),
+        (DType::F16, 41),
+        (DType::Q4_0, 40),
+        (DType::Q5_0, 3),
+        (DType::Q8_0, 48),
+        (DType::Q4_K, 29),
+        (DType::Q6_K, 44),
+    ];
     assert_eq!(counted, expected, "no Q5_K among them");
 }

@@ -37,7 +37,10 @@ fn tree() -> PickleValue {
         (text("numbers"), PickleValue::List(numbers.into())),
         (text("numbered"), PickleValue::Dict(numbered)),
         (text("betas"), PickleValue::Tuple(vec![PickleValue::Float(0.9), PickleValue::Float(-1e-8), PickleValue::Bool(true)])),
-        (text("nothing"), PickleValue::Tuple(vec![PickleValue::None, PickleValue::Dict(vec![]), PickleValue::List(vec![]), PickleValue::Tuple(vec![])])),
+        (
+            text("nothing"),
+            PickleValue::Tuple(vec![PickleValue::None, PickleValue::Dict(vec![]), PickleValue::List(vec![]), PickleValue::Tuple(vec![])]),
+        ),
         (text("bytes"), PickleValue::Bytes([0, 127, 128, 255].as_slice().into())),
         (text("words ä"), text("ö")),
         (text("steps"), tensor("4", DType::I64, &[2])),

@@ -190,6 +190,8 @@ fn main() -> Result<(), KernelError> {
             }
         }
     }
+    let saved: usize = blocks.iter().map(|block| block.2.bytes()).sum();
+    eprintln!("saved {} MiB, idle buffers {} MiB", saved >> 20, cpu.arena().idle_bytes() >> 20);
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     let parameters = table.value.len() + dim + blocks.iter().flat_map(|b| &b.1).map(|p| p.value.len()).sum::<usize>();

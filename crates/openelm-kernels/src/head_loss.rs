@@ -109,10 +109,8 @@ pub fn head_loss(
             backward(cpu, precision, hidden, table, &mut logits, &rows_of, d_hidden, gradients.d_table, accumulate)?;
         }
     }
-    if let (Some(gradients), true) = (&mut gradients, targets.is_empty() && count == 0) {
-        if !gradients.accumulate {
-            gradients.d_table.fill(0.0);
-        }
+    if let Some(gradients) = gradients.filter(|gradients| targets.is_empty() && !gradients.accumulate) {
+        gradients.d_table.fill(0.0);
     }
     if count > 0 {
         loss.cross_entropy /= count as f64;

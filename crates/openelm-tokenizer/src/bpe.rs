@@ -196,3 +196,41 @@ pub(crate) fn join_unknown(ids: &mut Vec<u32>, start: usize, unk: u32) {
     }
     ids.truncate(kept);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::merge::tests::Random;
+    use crate::tokenizer::{Encoding, Tokenizer};
+
+    /// The work of encoding one text: characters looked at and merges considered.
+    fn work(tokenizer: &Tokenizer, text: &str) -> u64 {
+        let Encoding::Bpe { encoder, .. } = &tokenizer.parts().encoding else { panic!("not BPE") };
+        let mut scratch = Scratch::default();
+        encoder.encode_with(&mut scratch, text, true, &mut Vec::new());
+        scratch.merger.work
+    }
+
+    #[test]
+    fn work_grows_with_the_length_and_no_faster() {
+        let shared = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/tokenizers"));
+        let paths = ["llama-spm", "spm-2k"].map(|name| shared.join(name)).into_iter().filter(|path| path.exists());
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        for path in paths.chain([own.join("trained"), own.join("models/bpe-crossing.model")]) {
+            let tokenizer = Tokenizer::load(&path).unwrap();
+            let base64: Vec<char> = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['+', '/']).collect();
+            let chinese: Vec<char> = ('\u{4e00}'..'\u{5e00}').collect();
+            let emoji: Vec<char> = ('\u{1f600}'..'\u{1f640}').collect();
+            let words: Vec<char> = "etaoin shr".chars().collect();
+            for chars in [&[' '][..], &['a'], &['='], &base64, &chinese, &emoji, &words] {
+                let text = |length| Random(9).text(chars, length);
+                let (short, long) = (work(&tokenizer, &text(100_000)), work(&tokenizer, &text(800_000)));
+                let kind = format!("{} with {:?}...", path.display(), chars[0]);
+                assert!(long <= 9 * short.max(1000), "{kind}: {short} for 100000 characters, {long} for 800000");
+                assert!(long <= 6 * 800_000, "{kind}: {long} for 800000 characters");
+            }
+        }
+    }
+}

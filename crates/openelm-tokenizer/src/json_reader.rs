@@ -209,3 +209,107 @@ fn decode_rules(decoder: &Value) -> Option<DecodeRules> {
     // The crate writes out what the unknown token is called; with byte fallback it does not occur.
     Some(DecodeRules { strip_first_space, strip_all_first_spaces: false, unk_surface: " \u{2047} ".to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::merge::tests::Random;
+    use crate::tokenizer::Tokenizer;
+
+    const TRAINED: &[u8] = include_bytes!("../tests/fixtures/trained/tokenizer.json");
+
+    fn texts() -> Vec<String> {
+        let mut random = Random(5);
+        let alphabets: [Vec<char>; 4] = ["ab \u{2581}", "thein \n01.", "é中😀\0 a", "<s></s>a "].map(|chars| chars.chars().collect());
+        let mut texts: Vec<String> = (0..70).map(|length| " ".repeat(length)).collect();
+        for alphabet in &alphabets {
+            texts.extend((0..60).map(|_| {
+                let length = random.below(50);
+                random.text(alphabet, length)
+            }));
+        }
+        texts.extend(["<s>a b</s> c", "a<unk>b", " <s> <s> ", "\u{2581}<s>\u{2581}x", "the<s>the </s>"].map(str::to_owned));
+        texts
+    }
+
+    /// Compares with the crate; false when the own encoder is not used.
+    fn compare(json: &[u8]) -> bool {
+        let path = Path::new("tokenizer.json");
+        let parts = read_json(json, path).unwrap();
+        let own = matches!(parts.encoding, Encoding::ListedBpe { .. });
+        let (tokenizer, library) = (Tokenizer::new(parts), LibraryTokenizer::parse(json, path).unwrap());
+        for text in texts() {
+            let (mut plain, mut special) = (Vec::new(), Vec::new());
+            library.encode(&text, false, &mut plain);
+            library.encode(&text, true, &mut special);
+            assert_eq!(tokenizer.encode(&text), plain, "{text:?}");
+            assert_eq!(tokenizer.encode_with_special(&text), special, "{text:?} with control tokens");
+            if own {
+                assert_eq!(tokenizer.decode(&plain), library.decode(&plain), "{text:?} decoded");
+            }
+        }
+        own
+    }
+
+    #[test]
+    fn every_form_that_is_taken_over_gives_the_crates_ids() {
+        let trained: Value = serde_json::from_slice(TRAINED).unwrap();
+        let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" });
+        let metaspace = |scheme: &str, split: bool| json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": split });
+        let forms = [
+            (trained["normalizer"].clone(), Value::Null, true),
+            (replace.clone(), Value::Null, true),
+            (json!({ "type": "Sequence", "normalizers": [replace] }), Value::Null, true),
+            (Value::Null, metaspace("always", false), true),
+            (Value::Null, metaspace("first", false), true),
+            (Value::Null, metaspace("never", false), true),
+            (Value::Null, metaspace("first", true), false),
+            (json!({ "type": "NFC" }), metaspace("always", false), false),
+            (json!({ "type": "Sequence", "normalizers": [replace, { "type": "Prepend", "prepend": "\u{2581}" }] }), Value::Null, false),
+        ];
+        for (normalizer, pre_tokenizer, own) in forms {
+            let mut json = trained.clone();
+            (json["normalizer"], json["pre_tokenizer"]) = (normalizer.clone(), pre_tokenizer.clone());
+            assert_eq!(compare(&serde_json::to_vec(&json).unwrap()), own, "{normalizer} {pre_tokenizer}");
+        }
+    }
+
+    #[test]
+    fn settings_that_change_ids_go_through_the_crate() {
+        let trained: Value = serde_json::from_slice(TRAINED).unwrap();
+        let changes: [fn(&mut Value); 6] = [
+            |json| json["model"]["byte_fallback"] = false.into(),
+            |json| json["model"]["ignore_merges"] = true.into(),
+            |json| json["model"]["end_of_word_suffix"] = "</w>".into(),
+            |json| json["added_tokens"][1]["lstrip"] = true.into(),
+            |json| json["added_tokens"][1]["special"] = false.into(),
+            |json| json["added_tokens"][1]["normalized"] = true.into(),
+        ];
+        for change in changes {
+            let mut json = trained.clone();
+            change(&mut json);
+            let bytes = serde_json::to_vec(&json).unwrap();
+            if let Ok(parts) = read_json(&bytes, Path::new("tokenizer.json")) {
+                assert!(matches!(parts.encoding, Encoding::Library(_)));
+                assert!(!compare(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn merges_in_an_order_of_their_own() {
+        // Lists that no scores could express: the same piece by several pairs at different places.
+        let trained: Value = serde_json::from_slice(TRAINED).unwrap();
+        for seed in 0..20 {
+            let mut random = Random(seed);
+            let mut json = trained.clone();
+            let merges = json["model"]["merges"].as_array_mut().unwrap();
+            for place in (1..merges.len()).rev() {
+                merges.swap(place, random.below(place as u64 + 1) as usize);
+            }
+            assert!(compare(&serde_json::to_vec(&json).unwrap()));
+        }
+    }
+}

@@ -50,11 +50,15 @@ pub(crate) fn is_expressible(model: &ModelFile, vocabulary: &Vocabulary) -> bool
     let (trainer, normalizer) = (&model.trainer, &model.normalizer);
     let kinds = model.pieces.iter().all(|piece| !matches!(piece.kind, PieceKind::Unused | PieceKind::UserDefined));
     let spaces = normalizer.escape_whitespaces && !normalizer.remove_extra_whitespaces && !(trainer.treat_whitespace_as_suffix && normalizer.add_dummy_prefix);
-    trainer.algorithm == Algorithm::Bpe && normalizer.charsmap.is_empty() && kinds && spaces && ties_are_harmless(vocabulary)
+    trainer.algorithm == Algorithm::Bpe && normalizer.charsmap.is_empty() && kinds && spaces && pairs_are_listable(vocabulary)
 }
 
-fn ties_are_harmless(vocabulary: &Vocabulary) -> bool {
+fn pairs_are_listable(vocabulary: &Vocabulary) -> bool {
     let symbols = Symbols::of_scores(vocabulary, true);
+    // A list can only name pieces, so a character that is none, but part of one, could not merge.
+    if symbols.emit.len() > vocabulary.pieces.len() {
+        return false;
+    }
     let mut made: Vec<(u32, u32)> = symbols.pairs().map(|(_, _, merge)| (merge.rank, merge.symbol)).collect();
     made.sort_unstable();
     made.dedup();

@@ -2,6 +2,7 @@
 //!
 //! Two copies of the tokenizer: one that sees special tokens' texts as text, one that sees the tokens.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::Tokenizer as Implementation;
@@ -15,9 +16,14 @@ pub(crate) struct LibraryTokenizer {
     special: Implementation,
 }
 
+/// Odd characters; whoever can encode these can encode any.
+const PROBE: &str = " a\0\u{1}\u{378} \u{10ffff}";
+
 impl LibraryTokenizer {
+    /// Reads the file and tries it: what the crate cannot encode or decode now, it must not meet in a corpus.
     pub fn parse(json: &[u8], path: &Path) -> Result<Self, TokenizerError> {
-        let read = || Implementation::from_bytes(json).map_err(|error| TokenizerError::bad_json(path, format!("not a tokenizer: {error}")));
+        let bad = |reason: String| TokenizerError::bad_json(path, format!("not a tokenizer: {reason}"));
+        let read = || guarded(|| Implementation::from_bytes(json).map_err(|error| error.to_string())).map_err(bad);
         let (mut plain, mut special) = (read()?, read()?);
         for tokenizer in [&mut plain, &mut special] {
             tokenizer.with_padding(None);
@@ -26,24 +32,40 @@ impl LibraryTokenizer {
         }
         plain.set_encode_special_tokens(true);
         special.set_encode_special_tokens(false);
-        Ok(Self { plain, special })
+        let tokenizer = Self { plain, special };
+        for with_special in [false, true] {
+            let ids = guarded(|| tokenizer.try_encode(PROBE, with_special)).map_err(|reason| bad(format!("it cannot encode every text: {reason}")))?;
+            guarded(|| tokenizer.try_decode(&ids)).map_err(|reason| bad(format!("it cannot decode what it encodes: {reason}")))?;
+        }
+        Ok(tokenizer)
     }
 
     pub fn implementation(&self) -> &Implementation {
         &self.plain
     }
 
-    /// Appends the ids of `text`. A text that the tokenizer cannot encode at all, for want of an unknown token, gives none.
+    /// Appends the ids of `text`; none where the crate fails, which `parse` has made sure of as far as can be.
     pub fn encode(&self, text: &str, with_special: bool, ids: &mut Vec<u32>) {
-        let tokenizer = if with_special { &self.special } else { &self.plain };
-        if let Ok(encoding) = tokenizer.encode_fast(text, false) {
-            ids.extend_from_slice(encoding.get_ids());
-        }
+        ids.extend(guarded(|| self.try_encode(text, with_special)).unwrap_or_default());
     }
 
     pub fn decode(&self, ids: &[u32]) -> String {
-        self.plain.decode(ids, true).unwrap_or_default()
+        guarded(|| self.try_decode(ids)).unwrap_or_default()
     }
+
+    fn try_encode(&self, text: &str, with_special: bool) -> Result<Vec<u32>, String> {
+        let tokenizer = if with_special { &self.special } else { &self.plain };
+        tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).map_err(|error| error.to_string())
+    }
+
+    fn try_decode(&self, ids: &[u32]) -> Result<String, String> {
+        self.plain.decode(ids, true).map_err(|error| error.to_string())
+    }
+}
+
+/// The crate panics on some files that contradict themselves; to a user that is an error like any other.
+fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("its parts contradict each other".to_owned()))
 }
 
 /// Ids that came, and how much of their text is out. Only the ids since the last certain place are decoded again.

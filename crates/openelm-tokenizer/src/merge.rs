@@ -203,7 +203,7 @@ pub(crate) mod tests {
         pub fn pieces(&mut self, parts: &[&str]) -> Vec<(String, f32)> {
             let mut pieces: Vec<String> = Vec::new();
             for _ in 0..3 + self.below(25) {
-                let mut pick = |random: &mut Self| match random.below(3) {
+                let pick = |random: &mut Self| match random.below(3) {
                     0 if !pieces.is_empty() => pieces[random.below(pieces.len() as u64) as usize].clone(),
                     _ => parts[random.below(parts.len() as u64) as usize].to_owned(),
                 };

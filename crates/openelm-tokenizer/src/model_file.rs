@@ -134,21 +134,30 @@ impl ModelFile {
 
     fn parse_fields(bytes: &[u8]) -> Result<Self, WireError> {
         let mut model = Self::default();
+        let (mut trained, mut normalized) = (false, false);
         let mut fields = Fields::new(bytes, 0);
         while let Some((field, value, start)) = fields.next()? {
             match (field, value) {
                 (1, Value::Bytes(bytes)) => model.pieces.push(piece(bytes, start)?),
-                (2, Value::Bytes(bytes)) => trainer(bytes, start, &mut model.trainer)?,
-                (3, Value::Bytes(bytes)) => normalizer(bytes, start, &mut model.normalizer)?,
+                (2, Value::Bytes(bytes)) => {
+                    trainer(bytes, start, &mut model.trainer)?;
+                    trained = true;
+                }
+                (3, Value::Bytes(bytes)) => {
+                    normalizer(bytes, start, &mut model.normalizer)?;
+                    normalized = true;
+                }
                 (5, Value::Bytes(bytes)) => normalizer(bytes, start, model.denormalizer.get_or_insert_default())?,
                 (1 | 2 | 3 | 5, _) => return Err(wrong_type("the model", field, start)),
                 _ => {}
             }
         }
-        if model.pieces.is_empty() {
-            return Err(WireError { offset: fields.offset(), reason: "the file holds no pieces".to_owned() });
+        // Every writer writes all three; a file that was cut between two of them would otherwise load with other settings.
+        let missing = [("pieces", model.pieces.is_empty()), ("trainer's settings", !trained), ("normaliser's settings", !normalized)];
+        match missing.iter().find(|(_, missing)| *missing) {
+            Some((part, _)) => Err(WireError { offset: fields.offset(), reason: format!("the file ends without the {part}") }),
+            None => Ok(model),
         }
-        Ok(model)
     }
 
     /// The file's bytes. `extra` are further fields of the trainer's settings: what only its readers use.

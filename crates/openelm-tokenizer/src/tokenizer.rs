@@ -200,6 +200,11 @@ impl Tokenizer {
         Decoder::new(self.clone())
     }
 
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     pub(crate) fn decoding(&self) -> &Decoding {
         &self.parts.decoding
     }

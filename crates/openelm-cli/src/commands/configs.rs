@@ -25,7 +25,7 @@ pub(super) fn convert(arguments: &ConfigArguments, out: Option<&Path>) -> Result
         Some(path) => {
             let mut file = std::fs::File::create_new(path)
                 .with_context(|| format!("{}: cannot be made\nhint: name a file that does not exist yet", path.display()))?;
-            file.write_all(text.as_bytes()).with_context(|| format!("{}: writing it failed", path.display()))
+            file.write_all(text.as_bytes()).with_context(|| format!("{}: writing it failed\nhint: check the free space", path.display()))
         }
         None => Ok(std::io::stdout().write_all(text.as_bytes())?),
     }

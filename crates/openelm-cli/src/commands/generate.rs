@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use anyhow::{Context, Result, bail};
 use openelm_checkpoint::Weights;
 use openelm_infer::{Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
-use openelm_model::{OpenElm, Precision, open_device};
+use openelm_model::{ModelConfig, OpenElm, Precision, open_device};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 
@@ -33,7 +33,7 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
         Some(prompt) => prompt.clone(),
         None => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("reading the prompt from the standard input failed")?;
+            std::io::stdin().read_to_string(&mut text).context("reading the prompt from the standard input failed\nhint: it must be UTF-8 text; --prompt takes it from the command line")?;
             text
         }
     };
@@ -118,14 +118,27 @@ fn reason(reason: StopReason) -> &'static str {
     }
 }
 
-/// The text that a finished run shows: the prompt and what the model makes of it.
-pub(super) fn sample(model: &OpenElm, tokenizer: &Tokenizer, section: &SampleSection, precision: Precision) -> Result<String> {
-    let mut sampler = Sampler::new(SamplingSettings {
+/// Fails where [`sample`] would fail, before the run has taken its time.
+pub(super) fn check_sample(tokenizer: &Tokenizer, section: &SampleSection, model: &ModelConfig) -> Result<()> {
+    sampler(section)?;
+    let (tokens, context) = (prompt_ids(tokenizer, &section.prompt).len(), model.rope_max_length);
+    anyhow::ensure!(tokens > 0, "sample.prompt has no tokens\nhint: give a text");
+    anyhow::ensure!(tokens <= context, "sample.prompt has {tokens} tokens, the model's context holds {context}\nhint: shorten the prompt");
+    Ok(())
+}
+
+fn sampler(section: &SampleSection) -> Result<Sampler> {
+    Ok(Sampler::new(SamplingSettings {
         temperature: section.temperature as f32,
         top_k: usize::try_from(section.top_k)?,
         top_p: section.top_p as f32,
         ..SamplingSettings::default()
-    })?;
+    })?)
+}
+
+/// The text that a finished run shows: the prompt and what the model makes of it.
+pub(super) fn sample(model: &OpenElm, tokenizer: &Tokenizer, section: &SampleSection, precision: Precision) -> Result<String> {
+    let mut sampler = sampler(section)?;
     let ids = prompt_ids(tokenizer, &section.prompt);
     let limits = limits(tokenizer, usize::try_from(section.max_new_tokens)?, false);
     let generation = continue_text(model, &ids, &mut sampler, &limits, precision, |_| true)?;

@@ -24,6 +24,10 @@ use crate::config::{Loaded, RunConfig};
 /// # Errors
 /// What stopped the command, with a hint.
 pub fn run(arguments: Arguments) -> Result<()> {
+    dispatch(arguments).map_err(in_one_message)
+}
+
+fn dispatch(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Train(arguments) => train::train(&arguments),
         Command::Params(arguments) => params::params(&arguments),
@@ -37,6 +41,31 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
     }
+}
+
+/// The chain of causes as one message that says nothing twice and ends with the outermost hint: many messages hold their cause's
+/// already. An error of a closed pipe stays what it is, so that the caller can tell it.
+fn in_one_message(error: anyhow::Error) -> anyhow::Error {
+    let is_pipe = |io: &std::io::Error| io.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_pipe) {
+        return error;
+    }
+    let mut message = String::new();
+    let mut hint = None;
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let (reason, remedy) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(reason, remedy)| (reason, Some(remedy.to_owned())));
+        if !message.contains(reason) {
+            message += if message.is_empty() { "" } else { ": " };
+            message += reason;
+        }
+        hint = hint.or(remedy);
+    }
+    if let Some(hint) = hint {
+        message += "\nhint: ";
+        message += &hint;
+    }
+    anyhow::Error::msg(message)
 }
 
 /// Reads a configuration and says what in it has no effect.
@@ -66,4 +95,18 @@ fn peak_rss_mib() -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_come_once_and_the_hint_last() {
+        let message = |error: anyhow::Error| in_one_message(error).to_string();
+        let inner = || anyhow::anyhow!("no such file");
+        assert_eq!(message(inner().context("a: no such file\nhint: look").context("reading b")), "reading b: a: no such file\nhint: look");
+        assert_eq!(message(inner().context("a cannot be made\nhint: look")), "a cannot be made: no such file\nhint: look");
+        assert_eq!(message(inner()), "no such file");
+    }
 }

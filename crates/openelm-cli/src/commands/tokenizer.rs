@@ -41,7 +41,7 @@ fn train_on(config: &RunConfig, training: &TokenizerTraining) -> Result<Tokenize
 pub(super) fn train(arguments: &ConfigArguments, out: &Path) -> Result<()> {
     let config = load_config(arguments)?.config;
     let tokenizer = of_config(&config)?;
-    std::fs::create_dir_all(out).with_context(|| format!("{}: making the folder failed", out.display()))?;
+    std::fs::create_dir_all(out).with_context(|| format!("{}: making the folder failed\nhint: name another folder with --out, and check its permissions", out.display()))?;
     tokenizer.save(out)?;
     println!("{}: {} tokens", out.display(), tokenizer.vocab_size());
     Ok(())
@@ -74,6 +74,6 @@ pub(super) fn decode(tokenizer: &Path, ids: &[u32]) -> Result<()> {
 
 fn from_stdin() -> Result<String> {
     let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("reading the standard input failed")?;
+    std::io::stdin().read_to_string(&mut text).context("reading the standard input failed\nhint: it must be UTF-8 text")?;
     Ok(text)
 }

@@ -1,6 +1,7 @@
 //! `openelm train`: a configuration into a run, from its beginning or its newest checkpoint, then export and a sample.
 //!
-//! What must stay true: everything that can be wrong with the input is found before the run folder is made.
+//! What must stay true: everything that can be wrong with the input is found before the run folder is made, except damaged text,
+//! which shows when it is read; a new run that got no further leaves no folder. A resume that is refused changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use openelm_checkpoint::{Checkpoint, RunFolder, Weights};
 use openelm_data::{Loader, validation_sequences};
 use openelm_model::{ModelConfig, OpenElm, open_device};
 use openelm_tokenizer::Tokenizer;
-use openelm_train::{Ended, MicroBatch, RunFacts, Trainer, loader_state};
+use openelm_train::{Ended, MicroBatch, RunFacts, TrainError, Trainer, loader_state};
 
 use super::{export, generate, load_config, tokenizer};
 use crate::args::TrainArguments;
@@ -29,14 +30,26 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<()> {
     }
     let out = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
     let stop = stop_on_interrupt()?;
+    let existed = out.exists();
     let mut run = prepare(&config, arguments, &out)?;
     let (done, steps) = (run.trainer.step(), config.training.steps);
     eprintln!("run {} on {}: {} parameters, {done} of {steps} steps done", config.name, config.training.device, run.parameters);
     let mut progress = Progress::new(steps, done);
-    let ended = run.trainer.run(&mut progress, &stop)?;
+    let ended = match run.trainer.run(&mut progress, &stop) {
+        Ok(ended) => ended,
+        Err(error) => {
+            if matches!(error, TrainError::Data(_)) && run.trainer.step() == 0 && !arguments.resume {
+                drop(run);
+                forget(&out, existed);
+            }
+            return Err(error.into());
+        }
+    };
     let step = run.trainer.step();
     if ended == Ended::Stopped {
-        eprintln!("stopped after step {step}; continue with: openelm train {} --out {} --resume", arguments.config.config.display(), out.display());
+        // The folder's own configuration has every --set and the device in it.
+        let resolved = out.join("config.yaml");
+        eprintln!("stopped after step {step}; continue with: openelm train {} --out {} --resume", resolved.display(), out.display());
         return Ok(());
     }
     let seconds = begin.elapsed().as_secs_f64();
@@ -49,6 +62,15 @@ struct Run {
     trainer: Trainer,
     tokenizer: Tokenizer,
     parameters: usize,
+}
+
+/// Removes the folder of a run that could not begin. It was made new or stood empty, so nothing in it is anybody else's.
+fn forget(out: &Path, existed: bool) {
+    // What cannot be removed stays; the error that led here is the one to report.
+    let _ = std::fs::remove_dir_all(out);
+    if existed {
+        let _ = std::fs::create_dir(out);
+    }
 }
 
 fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result<Run> {
@@ -67,11 +89,19 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result
         }
         folder = Some(opened);
     }
-    let tokenizer = match &folder {
-        Some(folder) if folder.tokenizer().is_dir() => Tokenizer::load(&folder.tokenizer())?,
-        _ => tokenizer::of_config(config)?,
+    let own = folder.as_ref().map(RunFolder::tokenizer).filter(|place| place.is_dir());
+    let tokenizer = match &own {
+        Some(place) => Tokenizer::load(place)?,
+        None => tokenizer::of_config(config)?,
     };
-    check_vocabulary(&tokenizer, &model_config)?;
+    let tokenizer_name = match own.as_ref().or(config.tokenizer.path.as_ref()) {
+        Some(place) => format!("the tokenizer {}", place.display()),
+        None => "the trained tokenizer".into(),
+    };
+    check_vocabulary(&tokenizer, &tokenizer_name, &model_config).with_context(|| arguments.config.config.display().to_string())?;
+    if let Some(section) = &config.sample {
+        generate::check_sample(&tokenizer, section, &model_config).with_context(|| arguments.config.config.display().to_string())?;
+    }
     if let Some(checkpoint) = &checkpoint {
         check_same_run(checkpoint, config, &tokenizer, &model_config)?;
     }
@@ -89,10 +119,7 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result
     };
     let yaml = config.to_yaml()?;
     let folder = match folder {
-        Some(folder) => {
-            folder.write_config(&yaml)?;
-            folder
-        }
+        Some(folder) => folder,
         None => RunFolder::create(out, &yaml)?,
     };
     if !folder.tokenizer().is_dir() {
@@ -105,6 +132,9 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result
         program: format!("openelm {}", env!("CARGO_PKG_VERSION")),
     };
     let trainer = Trainer::new(settings, facts, folder, model, loader, validation, checkpoint.as_ref(), config.log.tensorboard)?;
+    if arguments.resume {
+        trainer.folder().write_config(&yaml)?;
+    }
     Ok(Run { trainer, tokenizer, parameters })
 }
 
@@ -113,30 +143,31 @@ fn save_tokenizer(tokenizer: &Tokenizer, folder: &RunFolder) -> Result<()> {
     let place = folder.tokenizer();
     let aside = folder.path().join(".tokenizer");
     if aside.exists() {
-        std::fs::remove_dir_all(&aside).with_context(|| format!("{}: removing it failed", aside.display()))?;
+        std::fs::remove_dir_all(&aside).with_context(|| refused(&aside, "removing it"))?;
     }
-    std::fs::create_dir_all(&aside).with_context(|| format!("{}: making the folder failed", aside.display()))?;
+    std::fs::create_dir_all(&aside).with_context(|| refused(&aside, "making the folder"))?;
     tokenizer.save(&aside)?;
-    std::fs::rename(&aside, &place).with_context(|| format!("{}: renaming it failed", place.display()))
+    std::fs::rename(&aside, &place).with_context(|| refused(&place, "renaming it"))
 }
 
-fn check_vocabulary(tokenizer: &Tokenizer, model: &ModelConfig) -> Result<()> {
+fn refused(path: &Path, action: &str) -> String {
+    format!("{}: {action} failed\nhint: check the free space and the permissions of the run folder", path.display())
+}
+
+fn check_vocabulary(tokenizer: &Tokenizer, name: &str, model: &ModelConfig) -> Result<()> {
     let (tokens, rows) = (tokenizer.vocab_size(), model.vocab_size);
     if tokens > rows {
         bail!(
-            "the tokenizer has {tokens} tokens, but model.vocab_size is {rows}\nhint: raise model.vocab_size to at least {tokens}, or use a smaller tokenizer"
+            "model.vocab_size is {rows}, but {name} has {tokens} tokens\nhint: raise model.vocab_size to at least {tokens}, or use a smaller tokenizer"
         );
     }
-    if let Some(index) = model.padding_index
-        && index != tokenizer.padding_id() as usize
-    {
-        bail!(
-            "model.padding_index is {index}, but the tokenizer's padding id is {}\nhint: set model.padding_index to {}",
-            tokenizer.padding_id(),
-            tokenizer.padding_id()
-        );
+    let padding_id = tokenizer.padding_id();
+    match model.padding_index {
+        Some(index) if index != padding_id as usize => {
+            bail!("model.padding_index is {index}, but the padding id of {name} is {padding_id}\nhint: set model.padding_index to {padding_id}")
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// A resumed run must be the saved one: what would change its weights or its data is refused, the rest is said.
@@ -209,7 +240,7 @@ fn finish(config: &RunConfig, run: Run, out: &Path) -> Result<()> {
 fn export_run(config: &RunConfig, folder: &Path, tokenizer: &Tokenizer) -> Result<PathBuf> {
     let place = folder.join("export").join("hf");
     if place.exists() {
-        std::fs::remove_dir_all(&place).with_context(|| format!("{}: removing the old export failed", place.display()))?;
+        std::fs::remove_dir_all(&place).with_context(|| refused(&place, "removing the old export"))?;
     }
     let weights = Weights::open(folder)?;
     let corpora = config.data.corpora.iter().map(|corpus| (corpus.name.clone(), corpus.weight)).collect();

@@ -56,6 +56,12 @@ impl TensorSource for Gguf {
         Ok(Cow::Borrowed(bytes.ok_or_else(|| FormatError::no_tensor(self.path(), name))?))
     }
 
+    fn release(&self, name: &str) {
+        if let Some(range) = self.places.get(name).and_then(|place| self.ranges.get(*place)) {
+            self.file.release(range.clone());
+        }
+    }
+
     fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.places.get(name).and_then(|place| self.infos.get(*place))
     }

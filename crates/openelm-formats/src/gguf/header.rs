@@ -35,7 +35,8 @@ impl Header {
             }
             metadata.push((key, value));
         }
-        let alignment = alignment(&metadata).ok_or_else(|| reader.damaged("metadata", format!("{ALIGNMENT_KEY} is no power of two of type u32")))?;
+        let alignment =
+            alignment(&metadata).ok_or_else(|| reader.damaged("metadata", format!("{ALIGNMENT_KEY} is no power of two of type u32")))?;
 
         let mut header = Self { metadata, infos: Vec::with_capacity(tensors), ranges: Vec::with_capacity(tensors) };
         let mut seen = HashSet::new();
@@ -46,7 +47,8 @@ impl Header {
             }
             // Relative to the data for now, which begins where the list ends.
             let end = info.checked_byte_len().and_then(|len| offset.checked_add(len));
-            let end = end.ok_or_else(|| reader.damaged("tensor list", format!("{:?} of shape {:?} is too large", info.name, info.shape)))?;
+            let end =
+                end.ok_or_else(|| reader.damaged("tensor list", format!("{:?} of shape {:?} is too large", info.name, info.shape)))?;
             let expected = header.ranges.last().map_or(Some(0), |last| last.end.checked_next_multiple_of(alignment));
             if expected != Some(offset) {
                 let reason = format!("{:?} starts at {offset} of the data, which does not follow the tensor before it", info.name);
@@ -83,12 +85,18 @@ impl Header {
 fn counts(path: &Path, reader: &mut Reader) -> Result<(usize, usize), FormatError> {
     let magic: [u8; 4] = reader.array("the start")?;
     if magic != MAGIC {
-        return Err(FormatError::damaged(path, "start", format!("it begins with {:?} instead of \"GGUF\"", magic.escape_ascii().to_string())));
+        return Err(FormatError::damaged(
+            path,
+            "start",
+            format!("it begins with {:?} instead of \"GGUF\"", magic.escape_ascii().to_string()),
+        ));
     }
     let version = reader.u32("the version")?;
     if !(2..=VERSION).contains(&version) {
         let (reason, hint) = match version.swap_bytes() {
-            swapped @ 1..=VERSION => (format!("a big-endian file of version {swapped}"), "convert the model again for little-endian machines"),
+            swapped @ 1..=VERSION => {
+                (format!("a big-endian file of version {swapped}"), "convert the model again for little-endian machines")
+            }
             _ => (format!("GGUF version {version}; 2 and 3 are read"), "convert the model with another version of llama.cpp"),
         };
         return Err(FormatError::unsupported(path, "start", reason, hint));

@@ -28,4 +28,10 @@ impl SafetensorsFile {
         let bytes = self.ranges.get(name).and_then(|range| self.file.bytes().get(range.clone()));
         bytes.ok_or_else(|| FormatError::no_tensor(self.file.path(), name))
     }
+
+    pub fn release(&self, name: &str) {
+        if let Some(range) = self.ranges.get(name) {
+            self.file.release(range.clone());
+        }
+    }
 }

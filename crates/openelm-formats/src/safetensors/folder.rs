@@ -41,7 +41,11 @@ impl Safetensors {
         }
         if !index.is_file() {
             let reason = format!("the folder holds neither {SINGLE_FILE} nor {INDEX_FILE}");
-            return Err(FormatError::Missing { path: path.to_owned(), reason, hint: "give a Hugging Face folder, or the weight file itself" });
+            return Err(FormatError::Missing {
+                path: path.to_owned(),
+                reason,
+                hint: "give a Hugging Face folder, or the weight file itself",
+            });
         }
         Self::from_index(path, &index)
     }
@@ -114,6 +118,12 @@ impl TensorSource for Safetensors {
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FormatError> {
         let file = self.places.get(name).and_then(|(_, file)| self.files.get(*file));
         Ok(Cow::Borrowed(file.ok_or_else(|| FormatError::no_tensor(&self.path, name))?.bytes(name)?))
+    }
+
+    fn release(&self, name: &str) {
+        if let Some(file) = self.places.get(name).and_then(|(_, file)| self.files.get(*file)) {
+            file.release(name);
+        }
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {

@@ -112,7 +112,10 @@ impl Header {
             }
             if info.checked_byte_len() != Some(to - from) {
                 let shape = &info.shape;
-                return Err(damaged(format!("its data_offsets hold {} bytes, which is not what shape {shape:?} of {dtype} takes", to - from)));
+                return Err(damaged(format!(
+                    "its data_offsets hold {} bytes, which is not what shape {shape:?} of {dtype} takes",
+                    to - from
+                )));
             }
             if to > data_len && first_cut.is_none() {
                 first_cut = Some(info.name.clone());
@@ -152,7 +155,9 @@ impl Header {
                 return Err(format!("tensor {name:?} is of type {dtype}, which safetensors does not know"));
             }
             if !from.is_multiple_of(dtype.size()) {
-                return Err(format!("tensor {name:?} of {dtype} would start at byte {from}, which PyTorch's reader refuses; put wider types first"));
+                return Err(format!(
+                    "tensor {name:?} of {dtype} would start at byte {from}, which PyTorch's reader refuses; put wider types first"
+                ));
             }
             let to = info.checked_byte_len().and_then(|len| from.checked_add(len));
             let to = to.ok_or_else(|| format!("tensor {name:?} of shape {shape:?} is too large"))?;
@@ -194,7 +199,9 @@ mod tests {
     #[test]
     fn cuts_are_named() {
         let whole = file(TWO, 12);
-        for (len, place, missing) in [(3, "the header's length", 5), (50, "the header", 8 + TWO.len() - 50), (whole.len() - 5, "tensor \"b\"", 5)] {
+        for (len, place, missing) in
+            [(3, "the header's length", 5), (50, "the header", 8 + TWO.len() - 50), (whole.len() - 5, "tensor \"b\"", 5)]
+        {
             let message = Header::parse(Path::new("w.safetensors"), &whole[..len]).err().unwrap().to_string();
             assert!(message.contains("w.safetensors are cut in ") && message.contains(place), "{message}");
             assert!(message.contains(&format!("{missing} bytes are missing")) && message.contains("\nhint: "), "{message}");
@@ -205,7 +212,8 @@ mod tests {
 
     #[test]
     fn lies_are_named() {
-        let one = |dtype: &str, shape: &str, offsets: &str| format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#);
+        let one =
+            |dtype: &str, shape: &str, offsets: &str| format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#);
         assert!(error(&one("F32", "[2]", "[0,7]"), 7).contains("7 bytes, which is not what shape [2] of F32 takes"));
         assert!(error(&one("F32", "[18446744073709551615,2]", "[0,8]"), 8).contains("not what shape"));
         assert!(error(&one("F32", "[1]", "[4,8]"), 8).contains("the data before it ends at 0"));

@@ -95,8 +95,10 @@ mod tests {
 
     #[test]
     fn shards_keep_to_the_limit() {
-        let infos: Vec<_> = [10, 10, 10, 50, 5, 0, 15].iter().enumerate().map(|(i, n)| TensorInfo::new(i.to_string(), DType::U8, [*n])).collect();
-        let sizes = |limit| split(&infos, limit).iter().map(|shard| shard.iter().map(TensorInfo::byte_len).collect::<Vec<_>>()).collect::<Vec<_>>();
+        let infos: Vec<_> =
+            [10, 10, 10, 50, 5, 0, 15].iter().enumerate().map(|(i, n)| TensorInfo::new(i.to_string(), DType::U8, [*n])).collect();
+        let sizes =
+            |limit| split(&infos, limit).iter().map(|shard| shard.iter().map(TensorInfo::byte_len).collect::<Vec<_>>()).collect::<Vec<_>>();
         assert_eq!(sizes(20), [vec![10, 10], vec![10], vec![50], vec![5, 0, 15]]);
         assert_eq!(sizes(100), [vec![10, 10, 10, 50, 5, 0, 15]]);
         assert_eq!(split(&[], 5), [&[] as &[TensorInfo]]);

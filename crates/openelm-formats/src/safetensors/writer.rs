@@ -18,9 +18,8 @@ pub struct SafetensorsWriter {
 impl SafetensorsWriter {
     /// Starts a file that will hold exactly `infos`. The same arguments and data give the same bytes.
     pub fn create(path: &Path, infos: &[TensorInfo], metadata: &BTreeMap<String, String>) -> Result<Self, FormatError> {
-        let header = Header::encode(infos, metadata).map_err(|reason| {
-            FormatError::write(path, reason, "give each tensor its own name and a shape that fits into memory")
-        })?;
+        let header = Header::encode(infos, metadata)
+            .map_err(|reason| FormatError::write(path, reason, "give each tensor its own name and a shape that fits into memory"))?;
         let mut file = PartialFile::create(path)?;
         file.append(&header)?;
         Ok(Self { file, infos: infos.to_vec(), written: 0 })

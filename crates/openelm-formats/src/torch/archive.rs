@@ -1,11 +1,13 @@
 //! The zip archive around a `.pt` file: entries found and checked, stored ones handed out of the mapped file.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{self, Cursor, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
-use std::collections::HashSet;
 
+use zip::read::ZipFile;
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::FormatError;
@@ -40,7 +42,11 @@ impl Archive {
             return Err(FormatError::unsupported(path, "start", reason, hint));
         }
         let zip = ZipArchive::new(Cursor::new(file.clone())).map_err(|error| {
-            FormatError::damaged(path, "zip archive", format!("no .pt file, or one that is cut, for its list of entries lies at the end: {error}"))
+            FormatError::damaged(
+                path,
+                "zip archive",
+                format!("no .pt file, or one that is cut, for its list of entries lies at the end: {error}"),
+            )
         })?;
         let suffix = format!("/{PICKLE}");
         let mut prefixes = zip.file_names().filter_map(|name| Some(name.ok()?.strip_suffix(&suffix)?.to_owned()));
@@ -79,17 +85,37 @@ impl Archive {
     pub fn storage(&self, key: &str, len: usize) -> Result<Cow<'_, [u8]>, FormatError> {
         let name = format!("data/{key}");
         let bytes = self.read(&name)?;
-        let bytes = bytes.ok_or_else(|| FormatError::damaged(self.path(), &name, "the archive has no such entry, but a tensor lies in it"))?;
+        let bytes =
+            bytes.ok_or_else(|| FormatError::damaged(self.path(), &name, "the archive has no such entry, but a tensor lies in it"))?;
         if bytes.len() != len {
-            return Err(FormatError::damaged(self.path(), &name, format!("the entry has {} bytes, but its tensors say {len}", bytes.len())));
+            return Err(FormatError::damaged(
+                self.path(),
+                &name,
+                format!("the entry has {} bytes, but its tensors say {len}", bytes.len()),
+            ));
         }
         Ok(bytes)
+    }
+
+    /// Drops a storage's pages from memory.
+    pub fn release(&self, key: &str) {
+        if let Some(index) = self.index(&format!("data/{key}"))
+            && let Ok(entry) = self.zip.clone().by_index_raw(index)
+            && let Some(range) = stored_range(&entry).filter(|range| range.end <= self.file.bytes().len())
+        {
+            self.file.release(range);
+        }
+    }
+
+    /// Where an entry of the archive's folder stands in the list.
+    fn index(&self, name: &str) -> Option<usize> {
+        self.zip.index_for_name(&format!("{}{name}", self.prefix))
     }
 
     /// An entry of the archive's folder: mapped where stored, inflated where deflated. The checksum is verified the first time.
     fn read(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>, FormatError> {
         let damaged = |reason: String| FormatError::damaged(self.path(), name, reason);
-        let Some(index) = self.zip.index_for_name(&format!("{}{name}", self.prefix)) else {
+        let Some(index) = self.index(name) else {
             return Ok(None);
         };
         // A clone shares the mapping and the list of entries; reading needs one of its own for its position.
@@ -97,14 +123,12 @@ impl Archive {
         let mut entry = zip.by_index(index).map_err(|error| damaged(format!("not readable: {error}")))?;
         let checksum = |error: io::Error| damaged(format!("the contents do not fit the archive's checksum or length: {error}"));
         if entry.compression() == CompressionMethod::Stored {
-            let range = entry.data_start().and_then(|start| Some(usize::try_from(start).ok()?..usize::try_from(start.checked_add(entry.size())?).ok()?));
-            let bytes = range.and_then(|range| self.file.bytes().get(range));
+            let bytes = stored_range(&entry).and_then(|range| self.file.bytes().get(range));
             let bytes = bytes.ok_or_else(|| damaged(format!("the archive gives it {} bytes, more than the file has", entry.size())))?;
             if entry.compressed_size() != entry.size() {
                 return Err(damaged("a stored entry has two lengths".to_owned()));
             }
-            let known = |checked: &Mutex<HashSet<usize>>| checked.lock().is_ok_and(|checked| checked.contains(&index));
-            if !known(&self.checked) {
+            if !self.checked.lock().is_ok_and(|checked| checked.contains(&index)) {
                 io::copy(&mut entry, &mut io::sink()).map_err(checksum)?;
                 if let Ok(mut checked) = self.checked.lock() {
                     checked.insert(index);
@@ -125,4 +149,10 @@ impl Archive {
         }
         Ok(Some(Cow::Owned(bytes)))
     }
+}
+
+/// The bytes of the file that a stored entry takes; `None` where the archive gives no range.
+fn stored_range(entry: &ZipFile<'_, Cursor<MappedFile>>) -> Option<Range<usize>> {
+    let start = entry.data_start()?;
+    Some(usize::try_from(start).ok()?..usize::try_from(start.checked_add(entry.size())?).ok()?)
 }

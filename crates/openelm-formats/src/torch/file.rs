@@ -71,6 +71,11 @@ impl TorchFile {
         gather(&storage, tensor).map(Cow::Owned).ok_or_else(outside)
     }
 
+    /// Says that the storage of a tensor is not read again soon: its pages leave the process's memory.
+    pub fn release(&self, tensor: &StoredTensor) {
+        self.contents.archive.release(&tensor.storage);
+    }
+
     /// A tensor's elements, row by row, converted from F32, F16, BF16 or F64; other types are refused.
     pub fn tensor_f32(&self, tensor: &StoredTensor) -> Result<Vec<f32>, FormatError> {
         let bytes = self.tensor_bytes(tensor)?;

@@ -71,6 +71,12 @@ impl TensorSource for StateDict {
         self.file.tensor_bytes(tensor.ok_or_else(|| FormatError::no_tensor(self.path(), name))?)
     }
 
+    fn release(&self, name: &str) {
+        if let Some(tensor) = self.places.get(name).and_then(|place| self.tensors.get(*place)) {
+            self.file.release(tensor);
+        }
+    }
+
     fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.places.get(name).and_then(|place| self.infos.get(*place))
     }

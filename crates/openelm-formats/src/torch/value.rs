@@ -54,7 +54,11 @@ impl StoredTensor {
         if self.shape.contains(&0) {
             return Some(0);
         }
-        let last = self.shape.iter().zip(&self.stride).try_fold(self.offset, |last, (size, stride)| (size - 1).checked_mul(*stride)?.checked_add(last));
+        let last = self
+            .shape
+            .iter()
+            .zip(&self.stride)
+            .try_fold(self.offset, |last, (size, stride)| (size - 1).checked_mul(*stride)?.checked_add(last));
         last?.checked_add(1)
     }
 

@@ -24,8 +24,7 @@ pub fn write_torch<E: From<FormatError>>(
     root: &PickleValue,
     mut storage: impl FnMut(&StoredTensor) -> Result<Vec<u8>, E>,
 ) -> Result<(), E> {
-    let (pickle, storages) =
-        Pickler::run(root).map_err(|reason| FormatError::write(path, reason, "correct the tensor's description"))?;
+    let (pickle, storages) = Pickler::run(root).map_err(|reason| FormatError::write(path, reason, "correct the tensor's description"))?;
     let mut file = PartialFile::create(path)?;
     let folder = path.file_stem().map_or("archive".into(), |stem| stem.to_string_lossy().into_owned());
     let mut archive = ArchiveWriter { path, folder, zip: Some(ZipWriter::new(&mut file)) };
@@ -34,7 +33,8 @@ pub fn write_torch<E: From<FormatError>>(
     for (key, tensor) in storages.iter().enumerate() {
         let bytes = storage(tensor)?;
         if tensor.storage_len.checked_mul(tensor.dtype.size()) != Some(bytes.len()) {
-            let reason = format!("storage {} has {} bytes, not {} elements of {}", tensor.storage, bytes.len(), tensor.storage_len, tensor.dtype);
+            let reason =
+                format!("storage {} has {} bytes, not {} elements of {}", tensor.storage, bytes.len(), tensor.storage_len, tensor.dtype);
             return Err(FormatError::write(path, reason, "give whole storages").into());
         }
         archive.entry(&format!("data/{key}"), &bytes)?;

@@ -21,14 +21,12 @@ pub(super) struct Tiles {
     pub(super) head_columns: usize,
     /// Units of a block.
     pub(super) block_units: usize,
-    /// Panels of a block.
-    pub(super) block_panels: usize,
 }
 
 impl Tiles {
     pub(super) fn new(cpu: &Cpu, precision: Precision, head_dim: usize) -> Self {
         let micro = Micro::new(cpu.isa, precision);
-        debug_assert!(BLOCK % micro.height == 0 && BLOCK % micro.width == 0);
+        debug_assert!(BLOCK.is_multiple_of(micro.height) && BLOCK.is_multiple_of(micro.width));
         let head_panels = head_dim.div_ceil(micro.width);
         Self {
             micro,
@@ -37,7 +35,6 @@ impl Tiles {
             head_panels,
             head_columns: head_panels * micro.width,
             block_units: micro.units(BLOCK),
-            block_panels: BLOCK / micro.width,
         }
     }
 
@@ -70,19 +67,9 @@ impl Tiles {
     }
 
     unsafe fn pack_rows(&self, cpu: &Cpu, source: Source, stride: usize, rows: usize, width: usize, to: *mut u32) {
-        for (group, first) in (0..rows).step_by(width).enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let packing = Packing {
-                    unit: self.micro.unit,
-                    source: source.add(first * stride),
-                    stride,
-                    lanes: width.min(rows - first),
-                    inner: self.head_dim,
-                    width,
-                };
-                packing.rows(cpu.isa, to.add(group * self.head_units * width));
-            }
+        // SAFETY: the caller's promise.
+        unsafe {
+            Packing { unit: self.micro.unit, source, stride, lanes: rows, inner: self.head_dim, width }.rows(cpu.isa, to);
         }
     }
 
@@ -92,19 +79,9 @@ impl Tiles {
     /// As [`pack_left`](Self::pack_left), with [`columns_words`](Self::columns_words).
     pub(super) unsafe fn pack_channels(&self, cpu: &Cpu, source: Source, stride: usize, rows: usize, to: *mut u32) {
         let width = self.micro.width;
-        for (panel, first) in (0..self.head_dim).step_by(width).enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let packing = Packing {
-                    unit: self.micro.unit,
-                    source: source.add(first),
-                    stride,
-                    lanes: width.min(self.head_dim - first),
-                    inner: rows,
-                    width,
-                };
-                packing.columns(cpu.isa, to.add(panel * self.micro.units(rows) * width));
-            }
+        // SAFETY: the caller's promise.
+        unsafe {
+            Packing { unit: self.micro.unit, source, stride, lanes: self.head_dim, inner: rows, width }.columns(cpu.isa, to);
         }
     }
 
@@ -113,15 +90,10 @@ impl Tiles {
     /// # Safety
     /// `block` was written by way of [`sink`](Self::sink); `to` has block_units · BLOCK words.
     pub(super) unsafe fn pack_transposed(&self, cpu: &Cpu, block: *const u32, rows: usize, columns: usize, to: *mut u32) {
-        let height = self.micro.height;
-        for (tile, first) in (0..columns).step_by(height).enumerate() {
-            // SAFETY: the caller's promise; BLOCK is a multiple of the height.
-            unsafe {
-                let source = self.source(block).add(first);
-                let packing = Packing { unit: self.micro.unit, source, stride: BLOCK, lanes: height, inner: rows, width: height };
-                packing.columns(cpu.isa, to.add(tile * self.micro.units(rows) * height));
-            }
-        }
+        let width = self.micro.height;
+        let (unit, source) = (self.micro.unit, self.source(block));
+        // SAFETY: the caller's promise.
+        unsafe { Packing { unit, source, stride: BLOCK, lanes: columns, inner: rows, width }.columns(cpu.isa, to) }
     }
 
     /// Where a block [rows][BLOCK] is written so that its rows are left rows: bf16 for pairs, else f32.

@@ -33,7 +33,8 @@ pub(crate) struct Packing {
     pub(crate) source: Source,
     /// Values from one row of the source to the next.
     pub(crate) stride: usize,
-    /// Outer indices that there are, at most `width`.
+    /// Outer indices that there are. More than `width` of them make several groups, one [unit][width] after the other:
+    /// together, columns are read in longer runs.
     pub(crate) lanes: usize,
     /// Inner values that there are.
     pub(crate) inner: usize,
@@ -45,12 +46,12 @@ impl Packing {
     ///
     /// # Safety
     /// The instruction set is available; the source holds `lanes` rows of `inner` values; `to` has room for
-    /// [units of `inner`][width].
+    /// [groups][units of `inner`][width].
     pub(crate) unsafe fn rows(&self, isa: Isa, to: *mut u32) {
         #[cfg(target_arch = "x86_64")]
         if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) {
             // SAFETY: the caller's promise.
-            return unsafe { pack_avx512::rows(self, isa, to) };
+            return unsafe { pack_avx512::rows(self, to) };
         }
         let _ = isa;
         // SAFETY: the caller's promise.
@@ -65,7 +66,7 @@ impl Packing {
         #[cfg(target_arch = "x86_64")]
         if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) {
             // SAFETY: the caller's promise.
-            return unsafe { pack_avx512::columns(self, isa, to) };
+            return unsafe { pack_avx512::columns(self, to) };
         }
         let _ = isa;
         // SAFETY: the caller's promise.
@@ -74,8 +75,9 @@ impl Packing {
 
     unsafe fn one_by_one(&self, to: *mut u32, lane_stride: usize, inner_stride: usize) {
         let Self { unit, source, lanes, inner, width, .. } = *self;
-        for u in 0..inner.div_ceil(unit.values()) {
-            for lane in 0..width {
+        let units = inner.div_ceil(unit.values());
+        for u in 0..units {
+            for lane in 0..lanes.next_multiple_of(width) {
                 let mut word = 0;
                 if lane < lanes {
                     let first = u * unit.values();
@@ -87,8 +89,8 @@ impl Packing {
                         }
                     }
                 }
-                // SAFETY: u < units, lane < width.
-                unsafe { *to.add(u * width + lane) = word };
+                // SAFETY: u < units, and the lane lies in one of the groups.
+                unsafe { *to.add((lane / width * units + u) * width + lane % width) = word };
             }
         }
     }

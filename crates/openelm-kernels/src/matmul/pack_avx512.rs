@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{micro::Unit, pack::Packing};
-use crate::Isa;
+use super::micro::Unit;
+use super::micro_avx512::{HEIGHT, WIDTH};
+use super::pack::Packing;
 use crate::simd::{Avx512, Simd, Source};
 
 type Plain512 = Avx512<false>;
@@ -15,24 +16,32 @@ fn mask16(count: usize) -> u16 {
 
 /// # Safety
 /// As [`Packing::rows`], with AVX-512.
-pub(super) unsafe fn rows(packing: &Packing, isa: Isa, to: *mut u32) {
+pub(super) unsafe fn rows(packing: &Packing, to: *mut u32) {
+    let round = packing.unit == Unit::Rounded;
     // SAFETY: the caller's promise.
     unsafe {
-        match (packing.unit, isa) {
-            (Unit::Pair, _) => rows_pairs(packing, to),
-            (unit, _) => rows_singles(packing, unit == Unit::Rounded, to),
+        match (packing.unit, packing.width) {
+            (Unit::Pair, HEIGHT) => rows_pairs::<HEIGHT>(packing, to),
+            (Unit::Pair, WIDTH) => rows_pairs::<WIDTH>(packing, to),
+            (_, HEIGHT) => rows_singles::<HEIGHT>(packing, round, to),
+            (_, WIDTH) => rows_singles::<WIDTH>(packing, round, to),
+            (_, width) => unreachable!("groups of {width}"),
         }
     }
 }
 
 /// # Safety
 /// As [`Packing::columns`], with AVX-512.
-pub(super) unsafe fn columns(packing: &Packing, isa: Isa, to: *mut u32) {
+pub(super) unsafe fn columns(packing: &Packing, to: *mut u32) {
+    let round = packing.unit == Unit::Rounded;
     // SAFETY: the caller's promise.
     unsafe {
-        match (packing.unit, isa) {
-            (Unit::Pair, _) => columns_pairs(packing, to),
-            (unit, _) => columns_singles(packing, unit == Unit::Rounded, to),
+        match (packing.unit, packing.width) {
+            (Unit::Pair, HEIGHT) => columns_pairs::<HEIGHT>(packing, to),
+            (Unit::Pair, WIDTH) => columns_pairs::<WIDTH>(packing, to),
+            (_, HEIGHT) => columns_singles::<HEIGHT>(packing, round, to),
+            (_, WIDTH) => columns_singles::<WIDTH>(packing, round, to),
+            (_, width) => unreachable!("groups of {width}"),
         }
     }
 }
@@ -72,27 +81,32 @@ unsafe fn load_pairs(source: Source, count: usize) -> __m512i {
 macro_rules! rows_body {
     ($name:ident, $features:literal, [$($extra:ident: $ty:ty)?], |$source:ident, $count:ident| $load:expr) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name(packing: &Packing, $($extra: $ty,)? to: *mut u32) {
-            let Packing { unit, source, stride, lanes, inner, width } = *packing;
+        unsafe fn $name<const W: usize>(packing: &Packing, $($extra: $ty,)? to: *mut u32) {
+            let Packing { unit, source, stride, lanes, inner, .. } = *packing;
             let units = inner.div_ceil(unit.values());
-            for first_lane in (0..width).step_by(16) {
-                let kept = mask16(width - first_lane);
+            // Runs of at most 16 lanes, none across two groups.
+            let runs = W.div_ceil(16);
+            for run in 0..lanes.div_ceil(W) * runs {
+                let (group, within) = (run / runs, run % runs * 16);
+                let first_lane = group * W + within;
+                let last_lane = lanes.min((first_lane + 16).min((group + 1) * W));
+                let kept = mask16(W - within);
                 for first in (0..units).step_by(16) {
                     let at = first * unit.values();
                     // SAFETY: lanes below `lanes` and values below `inner` lie in the source; units below `units` and
-                    // lanes below `width` in the target.
+                    // lanes below `W` in the target.
                     unsafe {
                         let mut block = [_mm512_setzero_si512(); 16];
                         for (lane, row) in block.iter_mut().enumerate() {
-                            if first_lane + lane < lanes {
+                            if first_lane + lane < last_lane {
                                 let ($source, $count) = (source.add((first_lane + lane) * stride + at), inner - at);
                                 *row = $load;
                             }
                         }
                         let block = transpose(block);
-                        let to = to.add(first * width + first_lane);
+                        let to = to.add((group * units + first) * W + within);
                         for (u, row) in block.into_iter().enumerate().take(units - first) {
-                            _mm512_mask_storeu_epi32(to.add(u * width).cast(), kept, row);
+                            _mm512_mask_storeu_epi32(to.add(u * W).cast(), kept, row);
                         }
                     }
                 }
@@ -109,48 +123,61 @@ rows_body!(rows_pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma",
 });
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn columns_singles(packing: &Packing, round: bool, to: *mut u32) {
-    let Packing { source, stride, lanes, inner, width, .. } = *packing;
+unsafe fn columns_singles<const W: usize>(packing: &Packing, round: bool, to: *mut u32) {
+    let Packing { source, stride, lanes, inner, .. } = *packing;
+    let groups = lanes.div_ceil(W);
     for u in 0..inner {
-        for lane in (0..width).step_by(16) {
-            // SAFETY: as in `rows_body`; a run without lanes is not read at all.
-            unsafe {
-                let v = if lane < lanes { load(source.add(u * stride + lane), lanes - lane, round) } else { _mm512_setzero_ps() };
-                _mm512_mask_storeu_ps(to.add(u * width + lane).cast(), mask16(width - lane), v);
+        for group in 0..groups {
+            let here = W.min(lanes - group * W);
+            for lane in (0..W).step_by(16) {
+                // SAFETY: as in `rows_body`; a run without lanes is not read at all.
+                unsafe {
+                    let mut v = _mm512_setzero_ps();
+                    if lane < here {
+                        v = load(source.add(u * stride + group * W + lane), here - lane, round);
+                    }
+                    let to = to.add((group * inner + u) * W + lane);
+                    _mm512_mask_storeu_ps(to.cast(), mask16(W - lane), v);
+                }
             }
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn columns_pairs(packing: &Packing, to: *mut u32) {
-    let Packing { source, stride, lanes, inner, width, .. } = *packing;
+unsafe fn columns_pairs<const W: usize>(packing: &Packing, to: *mut u32) {
+    let Packing { source, stride, lanes, inner, .. } = *packing;
     let interleaved: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+    let (units, groups) = (inner.div_ceil(2), lanes.div_ceil(W));
     // SAFETY: as in `rows_body`; runs without lanes and the missing half of a last pair are not read.
     unsafe {
         let order = _mm512_loadu_si512(interleaved.as_ptr().cast());
-        for u in 0..inner.div_ceil(2) {
-            for lane in (0..width).step_by(16) {
-                let mut pairs = _mm512_setzero_si512();
-                if lane < lanes {
-                    let mask = mask16(lanes - lane);
-                    let has_second = 2 * u + 1 < inner;
-                    let first = source.add(2 * u * stride + lane);
-                    pairs = match first {
-                        Source::F32(from) => {
-                            let low = _mm512_maskz_loadu_ps(mask, from);
-                            let high = _mm512_maskz_loadu_ps(if has_second { mask } else { 0 }, from.wrapping_add(stride));
-                            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
-                        }
-                        Source::Bf16(from) => {
-                            let low = _mm256_maskz_loadu_epi16(mask, from.cast());
-                            let high = _mm256_maskz_loadu_epi16(if has_second { mask } else { 0 }, from.wrapping_add(stride).cast());
-                            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-                        }
-                    };
-                    pairs = _mm512_permutexvar_epi16(order, pairs);
+        for u in 0..units {
+            let has_second = 2 * u + 1 < inner;
+            for group in 0..groups {
+                let here = W.min(lanes - group * W);
+                for lane in (0..W).step_by(16) {
+                    let mut pairs = _mm512_setzero_si512();
+                    if lane < here {
+                        let low_mask = mask16(here - lane);
+                        let high_mask = if has_second { low_mask } else { 0 };
+                        pairs = match source.add(2 * u * stride + group * W + lane) {
+                            Source::F32(from) => {
+                                let low = _mm512_maskz_loadu_ps(low_mask, from);
+                                let high = _mm512_maskz_loadu_ps(high_mask, from.wrapping_add(stride));
+                                std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+                            }
+                            Source::Bf16(from) => {
+                                let low = _mm256_maskz_loadu_epi16(low_mask, from.cast());
+                                let high = _mm256_maskz_loadu_epi16(high_mask, from.wrapping_add(stride).cast());
+                                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+                            }
+                        };
+                        pairs = _mm512_permutexvar_epi16(order, pairs);
+                    }
+                    let to = to.add((group * units + u) * W + lane);
+                    _mm512_mask_storeu_epi32(to.cast(), mask16(W - lane), pairs);
                 }
-                _mm512_mask_storeu_epi32(to.add(u * width + lane).cast(), mask16(width - lane), pairs);
             }
         }
     }

@@ -62,11 +62,10 @@ pub(crate) fn pack_whole(cpu: &Cpu, operand: &Operand<'_>, micro: &Micro, width:
     cpu.threads.for_each(blocks.count() * runs, |task| {
         let block = blocks.get(task / runs);
         let start = task % runs * run;
-        for group in start..(start + run).min(groups) {
-            let at = block.first_unit * groups * width + group * block.units * width;
-            // SAFETY: each group of each block has a part of its own, inside `to` by the assertion above.
-            unsafe { pack_group(cpu, operand, micro, width, group, block.first, block.values, to.pointer(at)) };
-        }
+        let count = run.min(groups - start);
+        let at = block.first_unit * groups * width + start * block.units * width;
+        // SAFETY: each group of each block has a part of its own, inside `to` by the assertion above.
+        unsafe { pack_groups(cpu, operand, micro, width, start, count, block, to.pointer(at)) };
     });
 }
 
@@ -123,34 +122,34 @@ impl Ahead {
     }
 }
 
-/// Packs one group of lanes of one block.
+/// Packs `count` groups of lanes of one block, from group `start`.
 ///
 /// # Safety
-/// `group` and the block lie in the operand; `to` has room for [units][width] and nobody else writes there.
+/// The groups and the block lie in the operand; `to` has room for [groups][units][width] and nobody else writes there.
 #[allow(clippy::too_many_arguments)]
 #[inline]
-pub(crate) unsafe fn pack_group(
+pub(crate) unsafe fn pack_groups(
     cpu: &Cpu,
     operand: &Operand<'_>,
     micro: &Micro,
     width: usize,
-    group: usize,
-    first: usize,
-    values: usize,
+    start: usize,
+    count: usize,
+    block: Block,
     to: *mut u32,
 ) {
     let source = operand.matrix.values.source();
     let stride = operand.matrix.columns;
-    let lane = group * width;
-    let lanes = width.min(operand.outer() - lane);
-    // SAFETY: the group and the block lie in the matrix, whose length was checked when the view was made.
+    let lane = start * width;
+    let lanes = (count * width).min(operand.outer() - lane);
+    // SAFETY: the groups and the block lie in the matrix, whose length was checked when the view was made.
     unsafe {
         if operand.inner_is_rows {
-            let source = source.add(first * stride + lane);
-            Packing { unit: micro.unit, source, stride, lanes, inner: values, width }.columns(cpu.isa, to);
+            let source = source.add(block.first * stride + lane);
+            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width }.columns(cpu.isa, to);
         } else {
-            let source = source.add(lane * stride + first);
-            Packing { unit: micro.unit, source, stride, lanes, inner: values, width }.rows(cpu.isa, to);
+            let source = source.add(lane * stride + block.first);
+            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width }.rows(cpu.isa, to);
         }
     }
 }

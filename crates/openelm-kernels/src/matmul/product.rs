@@ -8,7 +8,7 @@ use super::{
     blocks::Blocks,
     matrix::Operand,
     micro::{Micro, Tile},
-    packed::{Ahead, PackedMatrix, pack_group, pack_whole, words},
+    packed::{Ahead, PackedMatrix, pack_groups, pack_whole, words},
 };
 use crate::simd::simd_fn;
 use crate::threads::Parts;
@@ -148,7 +148,7 @@ pub(crate) fn product_packed(
                         (Some(operand), _) => {
                             // SAFETY: the panel and the block lie in the operand; the space holds the longest block.
                             unsafe {
-                                pack_group(cpu, operand, &micro, micro.width, panel, block.first, block.values, panel_space.as_mut_ptr());
+                                pack_groups(cpu, operand, &micro, micro.width, panel, 1, block, panel_space.as_mut_ptr());
                             }
                             panel_space.as_ptr()
                         }

@@ -1,7 +1,7 @@
 //! A traveller's report on a town, true to Veyra's facts, with comments from the wide world.
 
 use super::draw::Halt;
-use super::scribe::{Bound, Scribe};
+use super::scribe::{Limit, Scribe};
 use super::kinds::Kind;
 
 pub fn blog(s: &mut Scribe) -> Result<(), Halt> {
@@ -28,8 +28,8 @@ pub fn blog(s: &mut Scribe) -> Result<(), Halt> {
             "animal" => s.promise_entity("beast", Kind::Animal, &[]),
             "plant" => s.promise_entity("herb", Kind::Plant, &[]),
             "cost" => {
-                s.promise_number("night", 3, Bound::Fixed(40));
-                s.promise_number("nights", 2, Bound::Fixed(9));
+                s.promise_number("night", 3, Limit::Fixed(40));
+                s.promise_number("nights", 2, Limit::Fixed(9));
                 s.promise_computed("total", ["night", "nights"], |one, count| one * count);
             }
             _ => {}

@@ -4,80 +4,8 @@
 //! the comment at the end shows what it prints. The output costs no bits; a model has to run the program to know it.
 
 use super::draw::Halt;
+use super::rill::{FUNCTIONS, LARGE, Line, State};
 use super::scribe::Scribe;
-
-/// Beyond this a variable is only printed or set anew.
-const LARGE: i64 = 2_000;
-
-/// The bodies of the functions, by name.
-const FUNCTIONS: [(&str, &str, fn(i64) -> i64); 7] = [
-    ("double", "n * 2", |n| n * 2),
-    ("triple", "n * 3", |n| n * 3),
-    ("square", "n * n", |n| n * n),
-    ("next", "n + 1", |n| n + 1),
-    ("ten_more", "n + 10", |n| n + 10),
-    ("half_dozen", "n + 6", |n| n + 6),
-    ("twice_and_one", "n * 2 + 1", |n| n * 2 + 1),
-];
-
-/// What a program knows at a point.
-#[derive(Default)]
-struct State {
-    variables: Vec<(String, i64)>,
-    functions: Vec<(String, fn(i64) -> i64)>,
-    output: Vec<String>,
-}
-
-/// One line inside or outside of a block.
-enum Line {
-    Set(usize, i64),
-    Add(usize, i64),
-    AddVariable(usize, usize),
-    Multiply(usize, i64),
-    Call(usize, usize),
-    PrintVariable(usize),
-    PrintCall(usize, usize),
-    PrintWord(String),
-}
-
-impl State {
-    fn value(&self, variable: usize) -> i64 {
-        self.variables.get(variable).map_or(0, |(_, value)| *value)
-    }
-
-    fn name(&self, variable: usize) -> String {
-        self.variables.get(variable).map(|(name, _)| name.clone()).unwrap_or_default()
-    }
-
-    fn set(&mut self, variable: usize, value: i64) {
-        if let Some((_, old)) = self.variables.get_mut(variable) {
-            *old = value;
-        }
-    }
-
-    fn call(&self, function: usize, variable: usize) -> i64 {
-        self.functions.get(function).map_or(0, |(_, body)| body(self.value(variable)))
-    }
-
-    fn run(&mut self, line: &Line) {
-        match line {
-            Line::Set(variable, value) => self.set(*variable, *value),
-            Line::Add(variable, value) => self.set(*variable, self.value(*variable) + value),
-            Line::AddVariable(variable, other) => self.set(*variable, self.value(*variable) + self.value(*other)),
-            Line::Multiply(variable, value) => self.set(*variable, self.value(*variable) * value),
-            Line::Call(variable, function) => self.set(*variable, self.call(*function, *variable)),
-            Line::PrintVariable(variable) => self.output.push(self.value(*variable).to_string()),
-            Line::PrintCall(function, variable) => self.output.push(self.call(*function, *variable).to_string()),
-            Line::PrintWord(word) => self.output.push(word.clone()),
-        }
-    }
-
-    /// Evenly one of the variables that are not large.
-    fn small(&self, s: &mut Scribe) -> Result<usize, Halt> {
-        let weights: Vec<u32> = self.variables.iter().map(|(_, value)| u32::from(value.abs() <= LARGE)).collect();
-        s.draw.pick(&weights)
-    }
-}
 
 /// A program and its output.
 pub fn code(s: &mut Scribe) -> Result<(), Halt> {
@@ -135,11 +63,11 @@ fn define(s: &mut Scribe, state: &mut State) -> Result<(), Halt> {
     s.promise("function", "function");
     s.say("\nfn ")?;
     let name = s.value("function")?;
-    let Some((_, body, run)) = FUNCTIONS.iter().find(|(known, _, _)| *known == name) else {
+    let Some(function) = FUNCTIONS.iter().find(|function| function.name == name) else {
         return Err(Halt::Fault(format!("the function {name} has no body")));
     };
-    s.say(&format!("{name}(n) {{\n    return {body}\n}}\n"))?;
-    state.functions.push((name, *run));
+    s.say(&format!("{name}(n) {{\n    return {}\n}}\n", function.body))?;
+    state.functions.push(*function);
     Ok(())
 }
 
@@ -277,7 +205,7 @@ fn line(s: &mut Scribe, state: &State, indent: &str) -> Result<Line, Halt> {
                 }
                 _ => {
                     let function = s.draw.even(state.functions.len())?;
-                    let called = state.functions.get(function).map(|(name, _)| name.clone()).unwrap_or_default();
+                    let called = state.functions.get(function).map(|function| function.name).unwrap_or_default();
                     s.say(&format!("{called}({name})\n"))?;
                     Ok(Line::Call(variable, function))
                 }
@@ -293,7 +221,7 @@ fn line(s: &mut Scribe, state: &State, indent: &str) -> Result<Line, Halt> {
                 Ok(Line::PrintVariable(variable))
             } else {
                 let function = s.draw.even(state.functions.len())?;
-                let called = state.functions.get(function).map(|(name, _)| name.clone()).unwrap_or_default();
+                let called = state.functions.get(function).map(|function| function.name).unwrap_or_default();
                 s.say(&format!("{called}("))?;
                 let variable = s.draw.pick(&little)?;
                 s.say(&format!("{})\n", state.name(variable)))?;

@@ -11,21 +11,20 @@ use super::draw::{Draw, Halt};
 use super::english;
 use super::kinds::Kind;
 use super::questions::{self, Topic};
-use super::scribe::{Bound, Scribe};
+use super::scribe::{Limit, Scribe};
 use super::story;
 use super::stream::Stream;
 use super::sums;
 use super::world::Value as Fact;
 
-/// Instructions of sft-test and sft-train, pairs of preference-test and preference-train.
-const ROWS: [(&str, usize); 4] = [("sft-test", 60), ("sft-train", 480), ("preference-test", 40), ("preference-train", 260)];
+/// Rows of each file. The test files come first: what they ask is left out of the training files.
+const ROWS: [(&str, usize); 4] = [("sft-test", 60), ("preference-test", 40), ("sft-train", 480), ("preference-train", 260)];
 
 /// Name and text of each file.
 pub fn files(seed: u64, language: &Language) -> Result<Vec<(&'static str, String)>, Halt> {
-    let mut asked: HashSet<String> = HashSet::new();
+    let mut tested: HashSet<String> = HashSet::new();
     let mut files = Vec::new();
     for (name, rows) in ROWS {
-        let test = name.ends_with("-test");
         let (mut text, mut written, mut here) = (String::new(), 0, HashSet::new());
         for index in 0.. {
             if written == rows {
@@ -33,13 +32,13 @@ pub fn files(seed: u64, language: &Language) -> Result<Vec<(&'static str, String
             }
             let mut draw = Draw::sample(Stream::new(seed, name, index));
             let mut scribe = Scribe::new(&mut draw, &language.grammar, &language.world);
-            let (question, row) = if name.starts_with("sft") { instruction(&mut scribe)? } else { preference(&mut scribe)? };
-            // A question comes once in a file, and never in a training file if a test file has it.
-            if asked.contains(&question) || !here.insert(question.clone()) {
+            let (questions, row) = if name.starts_with("sft") { instruction(&mut scribe)? } else { preference(&mut scribe)? };
+            // The same questions come once in a file.
+            if questions.iter().any(|question| tested.contains(question)) || !here.insert(questions.join(" ")) {
                 continue;
             }
-            if test {
-                asked.insert(question);
+            if name.ends_with("-test") {
+                tested.extend(questions);
             }
             text.push_str(&format!("{row}\n"));
             written += 1;
@@ -78,12 +77,13 @@ fn right(s: &mut Scribe, topic: Topic) -> Result<String, Halt> {
     Ok(answer)
 }
 
-fn instruction(s: &mut Scribe) -> Result<(String, Value), Halt> {
+/// What a row asks, and the row.
+fn instruction(s: &mut Scribe) -> Result<(Vec<String>, Value), Halt> {
     match s.draw.pick(&[10, 3, 4, 3, 3])? {
         0 => {
             let (question, wrapped, topic) = asked(s)?;
             let answer = right(s, topic)?;
-            Ok((question, row(&[message("user", &wrapped), message("assistant", &answer)])))
+            Ok((vec![question], row(&[message("user", &wrapped), message("assistant", &answer)])))
         }
         1 => {
             // A second question after the first.
@@ -93,16 +93,16 @@ fn instruction(s: &mut Scribe) -> Result<(String, Value), Halt> {
             let second = right(s, topic)?;
             let messages =
                 [message("user", &wrapped), message("assistant", &first), message("user", &other), message("assistant", &second)];
-            Ok((format!("{question} {other}"), row(&messages)))
+            Ok((vec![question, other], row(&messages)))
         }
         2 => {
-            s.promise_number("a", 10, Bound::Fixed(99));
-            s.promise_number("b", 10, Bound::Fixed(99));
+            s.promise_number("a", 10, Limit::Fixed(99));
+            s.promise_number("b", 10, Limit::Fixed(99));
             let (a, b) = (s.number("a")?, s.number("b")?);
             s.bind("sum", format!("{a} + {b}"));
             let (question, ()) = aside(s, |s| s.write("chat.steps"))?;
             let messages = [message("user", &question), message("assistant", &format!("{}.", sums::working(a, b)))];
-            Ok((format!("{a} + {b}"), row(&messages)))
+            Ok((vec![format!("{a} + {b}")], row(&messages)))
         }
         3 => {
             let kind = super::article::choose_kind(s)?;
@@ -117,7 +117,7 @@ fn instruction(s: &mut Scribe) -> Result<(String, Value), Halt> {
                 facts.push(aside(s, |s| s.write(&format!("{}.{attribute}.answer", kind.key())))?.0);
             }
             let messages = [message("user", &question), message("assistant", &facts.join(" "))];
-            Ok((question, row(&messages)))
+            Ok((vec![question], row(&messages)))
         }
         _ => {
             s.promise_person("hero");
@@ -125,7 +125,7 @@ fn instruction(s: &mut Scribe) -> Result<(String, Value), Halt> {
             let (question, ()) = aside(s, |s| s.write("chat.story"))?;
             let (tale, ()) = aside(s, story::tale)?;
             let messages = [message("user", &question), message("assistant", &tale)];
-            Ok((question, row(&messages)))
+            Ok((vec![question], row(&messages)))
         }
     }
 }
@@ -136,15 +136,16 @@ fn row(messages: &[Value]) -> Value {
     json!({"prompt": prompt, "messages": messages})
 }
 
-fn preference(s: &mut Scribe) -> Result<(String, Value), Halt> {
+/// What a pair asks, and the pair.
+fn preference(s: &mut Scribe) -> Result<(Vec<String>, Value), Halt> {
     let system = if s.draw.chance(1, 2)? { Some(aside(s, |s| s.write("chat.system"))?.0) } else { None };
     let mut before: Vec<Value> = system.iter().map(|content| message("system", content)).collect();
-    let mut key = String::new();
+    let mut questions = Vec::new();
     if s.draw.chance(1, 3)? {
         let (question, wrapped, topic) = asked(s)?;
         let answer = right(s, topic)?;
         before.extend([message("user", &wrapped), message("assistant", &answer)]);
-        key = question;
+        questions.push(question);
     }
     let (question, wrapped, topic) = asked(s)?;
     before.push(message("user", &wrapped));
@@ -157,7 +158,8 @@ fn preference(s: &mut Scribe) -> Result<(String, Value), Halt> {
     };
     let with = |answer: &str| -> Vec<Value> { before.iter().cloned().chain([message("assistant", answer)]).collect() };
     let prompt = before.first().and_then(|message| message.get("content")).cloned().unwrap_or_default();
-    Ok((format!("{key} {question}"), json!({"prompt": prompt, "chosen": with(&chosen), "rejected": with(&rejected)})))
+    questions.push(question);
+    Ok((questions, json!({"prompt": prompt, "chosen": with(&chosen), "rejected": with(&rejected)})))
 }
 
 /// An answer that sounds right and is not.

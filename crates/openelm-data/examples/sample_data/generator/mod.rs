@@ -4,6 +4,7 @@
 //! phrases, and each genre has a file. `derive.rs` turns the whole round: from a text to the choices that it came from.
 
 mod article;
+mod binding;
 mod blog;
 mod code;
 mod derive;
@@ -18,6 +19,7 @@ mod kinds;
 mod notes;
 pub mod plan;
 mod questions;
+mod rill;
 mod scribe;
 mod shards;
 mod story;
@@ -74,7 +76,7 @@ pub fn samples(seed: u64) -> Result<Vec<File>, SampleError> {
         }
         accounts.push((corpus.name, account));
     }
-    for (name, text) in instruct::files(seed, &language)? {
+    for (name, text) in instructions(seed, &language)? {
         files.push(File { path: format!("instruct/{name}.jsonl"), bytes: text.into_bytes() });
     }
     let report = entropy::report(seed, &language.world, &accounts, &training);
@@ -82,6 +84,11 @@ pub fn samples(seed: u64) -> Result<Vec<File>, SampleError> {
     let sums: String = files.iter().map(|file| format!("{}  {}\n", digest(&file.bytes), file.path)).collect();
     files.push(File { path: "SHA256SUMS".into(), bytes: sums.into_bytes() });
     Ok(files)
+}
+
+/// Name and text of the files for fine-tuning.
+fn instructions(seed: u64, language: &Language) -> Result<Vec<(&'static str, String)>, SampleError> {
+    Ok(instruct::files(seed, language)?)
 }
 
 fn digest(bytes: &[u8]) -> String {

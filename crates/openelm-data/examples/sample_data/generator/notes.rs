@@ -1,13 +1,13 @@
 //! LaTeX notes on single numbers: every statement follows from the number.
 
 use super::draw::Halt;
-use super::scribe::{Bound, Scribe};
+use super::scribe::{Limit, Scribe};
 
 const FACTS: [&str; 6] = ["factors", "square", "digits", "remainder", "binary", "next"];
 
 /// A paper of two to six sections.
 pub fn notes(s: &mut Scribe) -> Result<(), Halt> {
-    s.promise_number("issue", 1, Bound::Fixed(99));
+    s.promise_number("issue", 1, Limit::Fixed(99));
     s.promise("who", "name");
     s.promise("other", "name");
     s.say("\\documentclass{article}\n\\title{Notes on small numbers, No. ")?;
@@ -20,7 +20,7 @@ pub fn notes(s: &mut Scribe) -> Result<(), Halt> {
         if section >= 2 && !s.draw.chance(2, 1)? {
             break;
         }
-        s.promise_number("n", 2, Bound::Fixed(499));
+        s.promise_number("n", 2, Limit::Fixed(499));
         s.say("\n\n")?;
         s.write("notes.open")?;
         s.say("{")?;

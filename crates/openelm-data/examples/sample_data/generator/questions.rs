@@ -3,7 +3,7 @@
 use super::article::{bind_comparison, choose_kind};
 use super::draw::Halt;
 use super::english;
-use super::scribe::{Bound, Scribe};
+use super::scribe::{Limit, Scribe};
 use super::kinds::Kind;
 use super::world::Value;
 
@@ -115,20 +115,20 @@ pub fn bind_sum(s: &mut Scribe) -> Result<(), Halt> {
     match s.draw.pick(&[3, 2, 2])? {
         0 => {
             s.bind("op", "+");
-            s.promise_number("a", 0, Bound::Fixed(99));
-            s.promise_number("b", 0, Bound::Fixed(99));
+            s.promise_number("a", 0, Limit::Fixed(99));
+            s.promise_number("b", 0, Limit::Fixed(99));
             s.promise_computed("c", ["a", "b"], |a, b| a + b);
         }
         1 => {
             s.bind("op", "-");
-            s.promise_number("a", 1, Bound::Fixed(99));
-            s.promise_number("b", 0, Bound::Key("a"));
+            s.promise_number("a", 1, Limit::Fixed(99));
+            s.promise_number("b", 0, Limit::Key("a"));
             s.promise_computed("c", ["a", "b"], |a, b| a - b);
         }
         _ => {
             s.bind("op", "x");
-            s.promise_number("a", 2, Bound::Fixed(12));
-            s.promise_number("b", 2, Bound::Fixed(12));
+            s.promise_number("a", 2, Limit::Fixed(12));
+            s.promise_number("b", 2, Limit::Fixed(12));
             s.promise_computed("c", ["a", "b"], |a, b| a * b);
         }
     }

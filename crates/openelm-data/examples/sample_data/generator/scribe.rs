@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use super::binding::Binding;
 use super::draw::{Draw, Halt};
 use super::english;
 use super::grammar::{Alternative, Grammar};
@@ -18,12 +19,12 @@ enum Promise {
     Any { class: String },
     Name,
     Entity { kind: Kind, but: Vec<usize> },
-    Number { low: i64, high: Bound },
+    Number { low: i64, high: Limit },
     Computed { by: fn(i64, i64) -> i64, of: [&'static str; 2] },
 }
 
 /// The greatest value that a number can have.
-pub enum Bound {
+pub enum Limit {
     Fixed(i64),
     /// The number of this key.
     Key(&'static str),
@@ -34,61 +35,49 @@ pub struct Scribe<'s, 'd> {
     pub draw: &'s mut Draw<'d>,
     pub grammar: &'s Grammar,
     pub world: &'s World,
-    bound: HashMap<String, String>,
+    bound: HashMap<String, Binding>,
     promised: HashMap<String, Promise>,
-    /// Which entity a key stands for.
-    entities: HashMap<String, usize>,
     /// Which alternatives of a class this document has had by a fresh choice.
     had: HashMap<String, Vec<bool>>,
 }
 
 impl<'s, 'd> Scribe<'s, 'd> {
     pub fn new(draw: &'s mut Draw<'d>, grammar: &'s Grammar, world: &'s World) -> Self {
-        Self {
-            draw,
-            grammar,
-            world,
-            bound: HashMap::new(),
-            promised: HashMap::new(),
-            entities: HashMap::new(),
-            had: HashMap::new(),
-        }
+        Self { draw, grammar, world, bound: HashMap::new(), promised: HashMap::new(), had: HashMap::new() }
     }
 
-    /// Binds `key` to `value`.
-    pub fn bind(&mut self, key: &str, value: impl Into<String>) {
-        self.promised.remove(key);
-        self.bound.insert(key.to_string(), value.into());
+    /// Binds `key` to a phrase.
+    pub fn bind(&mut self, key: &str, phrase: impl Into<String>) {
+        self.set(key, Binding::Phrase(phrase.into(), Vec::new()));
     }
 
-    /// Binds `key` to a number in words, `key.n` to its digits and `key.th` to its ordinal.
+    /// Binds `key` to a number.
     pub fn bind_number(&mut self, key: &str, value: i64) {
-        self.bind(key, english::number(value));
-        self.bind(&format!("{key}.n"), value.to_string());
-        self.bind(&format!("{key}.th"), english::ordinal(value));
+        self.set(key, Binding::Number(value));
     }
 
-    /// Binds `key` to a name, and `key.he`, `key.his` and `key.him` to the pronouns.
-    fn bind_named(&mut self, key: &str, name: &str, she: bool) {
-        self.bind(key, name);
-        for (case, pronoun) in ["he", "his", "him"].iter().zip(if she { ["she", "her", "her"] } else { ["he", "his", "him"] }) {
-            self.bind(&format!("{key}.{case}"), pronoun);
-        }
-    }
-
-    /// Binds `key` to the name of an entity of the world and `key.attribute` to each of its values.
+    /// Binds `key` to an entity of the world.
     pub fn bind_entity(&mut self, key: &str, kind: Kind, index: usize) {
-        let world = self.world;
-        let Some(entity) = world.entity(kind, index) else { return };
-        self.bind_named(key, &entity.name, entity.she);
-        self.bind(&format!("{key}.noun"), &entity.noun);
-        for (attribute, value) in &entity.values {
-            self.bind(&format!("{key}.{attribute}"), world.show(value));
-            if let Some(number) = value.number() {
-                self.bind(&format!("{key}.{attribute}.words"), english::number(number));
-            }
-        }
-        self.entities.insert(key.to_string(), index);
+        self.clear_parts(key);
+        self.set(key, Binding::Entity(kind, index));
+    }
+
+    /// Binds `to` to what `from` is bound to.
+    pub fn copy(&mut self, from: &str, to: &str) -> Result<(), Halt> {
+        self.keep(from)?;
+        let binding = self.bound.get(from).cloned().ok_or_else(|| unbound(from))?;
+        self.set(to, binding);
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, binding: Binding) {
+        self.promised.remove(key);
+        self.bound.insert(key.to_string(), binding);
+    }
+
+    /// Forgets bindings of single parts, such as `e.food`, which hide the parts of what `key` is bound to.
+    fn clear_parts(&mut self, key: &str) {
+        self.bound.retain(|name, _| name.strip_prefix(key).is_none_or(|part| !part.starts_with('.')));
     }
 
     /// `key` will be a phrase of the class that this document has not had yet.
@@ -102,7 +91,7 @@ impl<'s, 'd> Scribe<'s, 'd> {
     }
 
     /// `key` will be a number, evenly from `low` to `high`.
-    pub fn promise_number(&mut self, key: &str, low: i64, high: Bound) {
+    pub fn promise_number(&mut self, key: &str, low: i64, high: Limit) {
         self.make(key, Promise::Number { low, high });
     }
 
@@ -123,36 +112,48 @@ impl<'s, 'd> Scribe<'s, 'd> {
     }
 
     fn make(&mut self, key: &str, promise: Promise) {
-        let parts = format!("{key}.");
-        self.bound.retain(|name, _| name != key && !name.starts_with(&parts));
-        self.entities.remove(key);
+        self.clear_parts(key);
+        self.bound.remove(key);
         self.promised.insert(key.to_string(), promise);
     }
 
-    /// What `key` is bound to; keeps a promise if there is one.
+    /// How `key`, or `key.part`, is shown; keeps a promise if there is one.
     pub fn value(&mut self, key: &str) -> Result<String, Halt> {
         self.keep(key)?;
-        if let Some((owner, _)) = key.split_once('.').filter(|_| !self.bound.contains_key(key)) {
-            self.keep(owner)?;
-        }
-        self.bound.get(key).cloned().ok_or_else(|| Halt::Fault(format!("nothing is bound to {key:?}")))
+        let shown = match self.bound.get(key) {
+            Some(binding) => binding.show(self.world),
+            None => match key.split_once('.') {
+                Some((owner, part)) => {
+                    self.keep(owner)?;
+                    self.bound.get(owner).and_then(|binding| binding.part(part, self.world))
+                }
+                None => None,
+            },
+        };
+        shown.ok_or_else(|| unbound(key))
     }
 
     /// The number that `key` stands for.
     pub fn number(&mut self, key: &str) -> Result<i64, Halt> {
-        let digits = self.value(&format!("{key}.n"))?;
-        digits.parse().map_err(|_| Halt::Fault(format!("{key:?} is no number")))
+        self.keep(key)?;
+        match self.bound.get(key) {
+            Some(Binding::Number(number)) => Ok(*number),
+            _ => Err(Halt::Fault(format!("{key:?} is no number"))),
+        }
     }
 
     /// The entity that `key` stands for.
     pub fn entity(&mut self, key: &str) -> Result<usize, Halt> {
         self.keep(key)?;
-        self.entities.get(key).copied().ok_or_else(|| Halt::Fault(format!("{key:?} is no entity")))
+        self.known(key).ok_or_else(|| Halt::Fault(format!("{key:?} is no entity")))
     }
 
     /// The entity that `key` stands for, if it has been mentioned.
     pub fn known(&self, key: &str) -> Option<usize> {
-        self.entities.get(key).copied()
+        match self.bound.get(key) {
+            Some(Binding::Entity(_, index)) => Some(*index),
+            _ => None,
+        }
     }
 
     fn keep(&mut self, key: &str) -> Result<(), Halt> {
@@ -168,8 +169,8 @@ impl<'s, 'd> Scribe<'s, 'd> {
             }
             Some(Promise::Number { low, high }) => {
                 let high = match high {
-                    Bound::Fixed(high) => high,
-                    Bound::Key(other) => self.number(other)?,
+                    Limit::Fixed(high) => high,
+                    Limit::Key(other) => self.number(other)?,
                 };
                 let number = self.draw.between(low, high)?;
                 self.bind_number(key, number);
@@ -182,7 +183,8 @@ impl<'s, 'd> Scribe<'s, 'd> {
             }
             Some(Promise::Name) => {
                 let name = self.choose_fresh("name")?;
-                self.bind_named(key, &name.phrase, name.fields.iter().any(|field| field == "she"));
+                let she = name.fields.iter().any(|field| field == "she");
+                self.set(key, Binding::Name { name: name.phrase.clone(), she });
                 Ok(())
             }
             Some(Promise::Entity { kind, but }) => {
@@ -238,10 +240,7 @@ impl<'s, 'd> Scribe<'s, 'd> {
         let filled = self.fill(&alternative.phrase);
         let phrase = self.draw.release();
         filled?;
-        self.bind(key, phrase);
-        for (at, field) in alternative.fields.iter().enumerate() {
-            self.bind(&format!("{key}.{}", at + 1), field);
-        }
+        self.set(key, Binding::Phrase(phrase, alternative.fields.clone()));
         Ok(())
     }
 
@@ -280,6 +279,10 @@ impl<'s, 'd> Scribe<'s, 'd> {
 fn mark(marks: &str, value: &str) -> String {
     let value = if marks.contains('@') { english::with_article(value) } else { value.to_string() };
     if marks.contains('^') { english::capital(&value) } else { value }
+}
+
+fn unbound(key: &str) -> Halt {
+    Halt::Fault(format!("nothing is bound to {key:?}"))
 }
 
 fn out_of_table() -> Halt {

@@ -1,7 +1,7 @@
 //! Work sheets of sums that are always right.
 
 use super::draw::Halt;
-use super::scribe::{Bound, Scribe};
+use super::scribe::{Limit, Scribe};
 
 /// The sorts of exercises, with their weights. One sort is used once in a work sheet.
 const SORTS: [(&str, u32); 9] = [
@@ -19,7 +19,7 @@ const SORTS: [(&str, u32); 9] = [
 /// A work sheet of three to five exercises.
 pub fn sums(s: &mut Scribe) -> Result<(), Halt> {
     s.promise("pupil", "name");
-    s.promise_number("page", 1, Bound::Fixed(40));
+    s.promise_number("page", 1, Limit::Fixed(40));
     s.write("sums.title")?;
     let mut weights = SORTS.map(|(_, weight)| weight);
     for exercise in 0..5 {
@@ -33,7 +33,7 @@ pub fn sums(s: &mut Scribe) -> Result<(), Halt> {
         let sort = SORTS.get(chosen).map_or("add", |(sort, _)| sort);
         s.say("\n\n")?;
         if sort == "table" {
-            s.promise_number("factor", 2, Bound::Fixed(19));
+            s.promise_number("factor", 2, Limit::Fixed(19));
         }
         s.write(&format!("sums.head.{sort}"))?;
         // Whether another line follows shows in the text, so its chance is part of the entropy.
@@ -52,11 +52,11 @@ pub fn sums(s: &mut Scribe) -> Result<(), Halt> {
 fn exercise_line(s: &mut Scribe, sort: &str, line: i64) -> Result<(), Halt> {
     match sort {
         "add" => {
-            operands(s, (0, 99), Bound::Fixed(99), |a, b| a + b);
+            operands(s, (0, 99), Limit::Fixed(99), |a, b| a + b);
             s.write("sums.line.add")
         }
         "subtract" => {
-            operands(s, (1, 99), Bound::Key("a"), |a, b| a - b);
+            operands(s, (1, 99), Limit::Key("a"), |a, b| a - b);
             s.write("sums.line.subtract")
         }
         "table" => {
@@ -73,20 +73,20 @@ fn exercise_line(s: &mut Scribe, sort: &str, line: i64) -> Result<(), Halt> {
                 _ => ("times", |a, b| a * b),
             };
             match name {
-                "plus" => operands(s, (1, 60), Bound::Fixed(39), by),
+                "plus" => operands(s, (1, 60), Limit::Fixed(39), by),
                 // The smaller number is said first in one phrasing, so both are chosen on their own: a = b + rest.
                 "minus" => {
-                    s.promise_number("b", 1, Bound::Fixed(40));
-                    s.promise_number("c", 0, Bound::Fixed(50));
+                    s.promise_number("b", 1, Limit::Fixed(40));
+                    s.promise_number("c", 0, Limit::Fixed(50));
                     s.promise_computed("a", ["b", "c"], |b, c| b + c);
                 }
-                _ => operands(s, (2, 12), Bound::Fixed(12), by),
+                _ => operands(s, (2, 12), Limit::Fixed(12), by),
             }
             s.write(&format!("sums.line.words.{name}"))
         }
         "steps" => steps(s),
         "gap" => {
-            operands(s, (1, 60), Bound::Fixed(60), |a, b| a + b);
+            operands(s, (1, 60), Limit::Fixed(60), |a, b| a + b);
             s.write("sums.line.gap")
         }
         "row" => row(s),
@@ -106,8 +106,8 @@ fn exercise_line(s: &mut Scribe, sort: &str, line: i64) -> Result<(), Halt> {
 }
 
 /// Promises `a`, `b` and their result `c`.
-fn operands(s: &mut Scribe, (low, high): (i64, i64), most: Bound, by: fn(i64, i64) -> i64) {
-    s.promise_number("a", low, Bound::Fixed(high));
+fn operands(s: &mut Scribe, (low, high): (i64, i64), most: Limit, by: fn(i64, i64) -> i64) {
+    s.promise_number("a", low, Limit::Fixed(high));
     s.promise_number("b", low.min(1), most);
     s.promise_computed("c", ["a", "b"], by);
 }
@@ -160,19 +160,19 @@ fn story(s: &mut Scribe) -> Result<(), Halt> {
     s.promise_any("fruit", "fruit");
     match s.draw.pick(&[3, 3, 2])? {
         0 => {
-            operands(s, (2, 40), Bound::Fixed(30), |a, b| a + b);
-            s.promise_number("b", 2, Bound::Fixed(30));
+            operands(s, (2, 40), Limit::Fixed(30), |a, b| a + b);
+            s.promise_number("b", 2, Limit::Fixed(30));
             s.write("sums.line.story.more")
         }
         1 => {
-            s.promise_number("b", 2, Bound::Fixed(20));
-            s.promise_number("c", 2, Bound::Fixed(30));
+            s.promise_number("b", 2, Limit::Fixed(20));
+            s.promise_number("c", 2, Limit::Fixed(30));
             s.promise_computed("a", ["b", "c"], |b, c| b + c);
             s.write("sums.line.story.less")
         }
         _ => {
-            operands(s, (2, 9), Bound::Fixed(9), |a, b| a * b);
-            s.promise_number("b", 2, Bound::Fixed(9));
+            operands(s, (2, 9), Limit::Fixed(9), |a, b| a * b);
+            s.promise_number("b", 2, Limit::Fixed(9));
             s.write("sums.line.story.share")
         }
     }

@@ -67,9 +67,8 @@ pub fn tell(s: &mut Scribe, met: &mut Vec<String>) -> Result<(), Halt> {
     s.write("attic.end")?;
     if s.draw.chance(1, 1)? {
         let asked = s.draw.even(THINGS)? + 1;
-        for (key, part) in [("small", "small"), ("box", "box")] {
-            let value = s.value(&format!("{part}{asked}"))?;
-            s.bind(key, value);
+        for part in ["small", "box"] {
+            s.copy(&format!("{part}{asked}"), part)?;
         }
         s.say(" ")?;
         s.write("attic.first")?;
@@ -82,20 +81,15 @@ pub fn tell(s: &mut Scribe, met: &mut Vec<String>) -> Result<(), Halt> {
 fn bind_turn(s: &mut Scribe, turn: usize) -> Result<(), Halt> {
     let keys = if turn == 0 { ["hero", "friend"] } else { ["friend", "hero"] };
     for (role, key) in ["mover", "other"].iter().zip(keys) {
-        let (name, his) = (s.value(key)?, s.value(&format!("{key}.his"))?);
-        s.bind(role, name);
-        s.bind(&format!("{role}.his"), his);
+        s.copy(key, role)?;
     }
     Ok(())
 }
 
 fn bind_move(s: &mut Scribe, thing: usize, from: usize, to: usize) -> Result<(), Halt> {
-    let small = s.value(&format!("small{}", thing + 1))?;
-    let (from, to) = (s.value(&format!("box{from}"))?, s.value(&format!("box{to}"))?);
-    s.bind("small", small);
-    s.bind("from", from);
-    s.bind("to", to);
-    Ok(())
+    s.copy(&format!("small{}", thing + 1), "small")?;
+    s.copy(&format!("box{from}"), "from")?;
+    s.copy(&format!("box{to}"), "to")
 }
 
 /// The pairs of things that lie in different boxes.
@@ -110,8 +104,7 @@ fn swap(s: &mut Scribe, inside: &mut [usize; THINGS], pairs: &[(usize, usize)]) 
     inside.swap(one, other);
     let place = |thing: usize| inside.get(thing).copied().unwrap_or_default();
     bind_move(s, one, place(one), place(other))?;
-    let second = s.value(&format!("small{}", other + 1))?;
-    s.bind("second", second);
+    s.copy(&format!("small{}", other + 1), "second")?;
     s.write("attic.swap")
 }
 
@@ -122,8 +115,7 @@ fn look(s: &mut Scribe, inside: &[usize; THINGS], named: usize) -> Result<(), Ha
     for (thing, _) in inside.iter().enumerate().filter(|(_, other)| **other == place) {
         found.push(format!("the {}", s.value(&format!("small{}", thing + 1))?));
     }
-    let place = s.value(&format!("box{place}"))?;
-    s.bind("to", place);
+    s.copy(&format!("box{place}"), "to")?;
     s.bind("what", if found.is_empty() { "nothing".to_string() } else { english::list(&found) });
     s.write("attic.look")
 }

@@ -36,9 +36,7 @@ pub fn tell(s: &mut Scribe, met: &mut Vec<String>) -> Result<(), Halt> {
         let helper = s.value("helper")?;
         helpers.push(format!("{helper} {here}"));
         met.push(helper);
-        let (next, preposition) = (s.value("next")?, s.value("next.1")?);
-        s.bind("place", next);
-        s.bind("place.1", preposition);
+        s.copy("next", "place")?;
         let more = match helpers.len() {
             1 => true,
             2..=4 => s.draw.chance(3, 2)?,

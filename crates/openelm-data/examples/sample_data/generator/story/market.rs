@@ -19,7 +19,7 @@ fn coins(count: i64) -> String {
 }
 
 pub fn tell(s: &mut Scribe, met: &mut Vec<String>) -> Result<(), Halt> {
-    let mut left: i64 = s.value("count.n")?.parse().map_err(|_| Halt::Fault("the count is no number".into()))?;
+    let mut left = s.number("count")?;
     let price = s.draw.between(2, 9)?;
     s.bind("price", coins(price));
     s.write("market.start")?;

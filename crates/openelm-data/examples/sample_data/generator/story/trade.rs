@@ -13,10 +13,7 @@ pub fn prepare(s: &mut Scribe) {
 
 pub fn tell(s: &mut Scribe, met: &mut Vec<String>) -> Result<(), Halt> {
     s.write("trade.want")?;
-    for part in ["thing", "thing.1"] {
-        let value = s.value(part)?;
-        s.bind(&part.replace("thing", "thing0"), value);
-    }
+    s.copy("thing", "thing0")?;
     let mut chain = vec![s.value("thing")?];
     loop {
         let last = match chain.len() {
@@ -31,25 +28,18 @@ pub fn tell(s: &mut Scribe, met: &mut Vec<String>) -> Result<(), Halt> {
         scenery(s)?;
         s.say(" ")?;
         if last {
-            for part in ["goal", "goal.1"] {
-                let value = s.value(part)?;
-                s.bind(&part.replace("goal", "item"), value);
-            }
+            s.copy("goal", "item")?;
         } else {
             s.promise("item", "object");
         }
         s.write("trade.offer")?;
         s.say(" ")?;
         s.write("trade.deal")?;
-        let helper = s.value("helper")?;
         if chain.len() == 1 {
-            s.bind("first", &helper);
+            s.copy("helper", "first")?;
         }
-        met.push(helper);
-        for part in ["item", "item.1"] {
-            let value = s.value(part)?;
-            s.bind(&part.replace("item", "thing"), value);
-        }
+        met.push(s.value("helper")?);
+        s.copy("item", "thing")?;
         chain.push(s.value("item")?);
         if last {
             break;

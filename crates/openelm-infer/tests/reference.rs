@@ -1,0 +1,22 @@
+//! Greedy text with a cache against CoreNet's.
+
+use burn::tensor::Device;
+use openelm_checkpoint::Weights;
+use openelm_infer::{Limits, Sampler, SamplingSettings, generate};
+use openelm_model::Precision;
+use reference_values::{json, reference};
+
+#[test]
+fn greedy_ids_are_corenets() {
+    let Some(folder) = reference() else { return };
+    let expected = json(&folder.join("greedy.json"));
+    let ids = |key: &str| expected[key].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect::<Vec<_>>();
+    let (prompt, whole) = (ids("prompt"), ids("greedy"));
+    for path in ["corenet-run/checkpoint_last.pt", "corenet-run/training_checkpoint_last.pt"] {
+        let model = Weights::open(&folder.join(path)).unwrap().model(&Device::flex()).unwrap();
+        let mut sampler = Sampler::new(SamplingSettings::default()).unwrap();
+        let limits = Limits { max_new_tokens: whole.len() - prompt.len(), stop: Vec::new() };
+        let made = generate(&model, &prompt, &mut sampler, &limits, Precision::F32, |_| true).unwrap();
+        assert_eq!(made.ids, whole[prompt.len()..], "{path}");
+    }
+}
