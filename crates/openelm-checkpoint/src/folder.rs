@@ -119,11 +119,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When `fill` or the disk fails; earlier checkpoints are untouched then.
-    pub fn save<E: From<CheckpointError>>(
-        &self,
-        manifest: Manifest,
-        fill: impl FnOnce(&mut Draft) -> Result<(), E>,
-    ) -> Result<PathBuf, E> {
+    pub fn save<E: From<CheckpointError>>(&self, manifest: Manifest, fill: impl FnOnce(&mut Draft) -> Result<(), E>) -> Result<PathBuf, E> {
         let name = format!("{STEP_PREFIX}{:08}", manifest.step);
         let checkpoints = self.path.join(CHECKPOINTS);
         let path = checkpoints.join(&name);

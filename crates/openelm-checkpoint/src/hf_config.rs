@@ -166,7 +166,8 @@ mod tests {
             std::fs::write(&path, value.to_string()).unwrap();
             let back = from_hf_config(&path).unwrap();
             assert_eq!(back.layers().unwrap(), config.layers().unwrap(), "{name}");
-            let same = ModelConfig { qkv_multipliers: config.qkv_multipliers.clone(), ffn_multipliers: config.ffn_multipliers.clone(), ..back };
+            let same =
+                ModelConfig { qkv_multipliers: config.qkv_multipliers.clone(), ffn_multipliers: config.ffn_multipliers.clone(), ..back };
             assert_eq!(same, config, "{name}");
         }
     }

@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::CheckpointError;
 
-
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 
 /// Where a run stood.

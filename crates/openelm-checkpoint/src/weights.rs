@@ -46,13 +46,17 @@ impl Weights {
     /// # Errors
     /// When none of these lies at `path`, or it is damaged.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let no_weights = |reason: &str, hint: &str| CheckpointError::NoWeights { path: path.to_owned(), reason: reason.into(), hint: hint.into() };
+        let no_weights =
+            |reason: &str, hint: &str| CheckpointError::NoWeights { path: path.to_owned(), reason: reason.into(), hint: hint.into() };
         if !path.exists() {
             return Err(no_weights("there is nothing at this path", "check the path"));
         }
         if is_run(path) {
             let Some(newest) = newest_path(path)? else {
-                return Err(no_weights("the run has written no checkpoint yet", "wait for its first checkpoint, or set checkpoint.every lower"));
+                return Err(no_weights(
+                    "the run has written no checkpoint yet",
+                    "wait for its first checkpoint, or set checkpoint.every lower",
+                ));
             };
             return Self::of_checkpoint(&newest);
         }
@@ -150,10 +154,10 @@ impl Weights {
     /// # Errors
     /// When the file has no such tensor or breaks.
     pub fn values(&self, info: &ParameterInfo) -> Result<Vec<f32>, CheckpointError> {
-        let name = self.names.get(&info.name).ok_or_else(|| CheckpointError::Model {
-            path: self.path.clone(),
-            source: ModelError::Missing { name: info.name.clone() },
-        })?;
+        let name = self
+            .names
+            .get(&info.name)
+            .ok_or_else(|| CheckpointError::Model { path: self.path.clone(), source: ModelError::Missing { name: info.name.clone() } })?;
         Ok(self.source.f32(name)?)
     }
 

@@ -15,8 +15,7 @@ use support::program::{Outcome, Running};
 use support::run_folder::{RunDir, digests};
 
 /// The first two parts of a run of twelve updates; without `max_iterations` the shorter parts would have other learning rates.
-const PARTS: [[&str; 2]; 2] =
-    [["training.steps=4", "schedule.max_iterations=12"], ["training.steps=8", "schedule.max_iterations=12"]];
+const PARTS: [[&str; 2]; 2] = [["training.steps=4", "schedule.max_iterations=12"], ["training.steps=8", "schedule.max_iterations=12"]];
 
 /// Trains in one go into `whole` and in three parts into `parts`, and compares.
 fn assert_parts_are_the_whole(set: &[&str]) -> Ground {
@@ -30,7 +29,8 @@ fn assert_parts_are_the_whole(set: &[&str]) -> Ground {
     let whole = ground.run("whole");
     whole.assert_same(&ground.run("parts"));
     assert_eq!(whole.newest(), 12);
-    let steps: Vec<u64> = whole.metrics().iter().filter(|record| record.get("loss").is_some()).filter_map(|record| record["step"].as_u64()).collect();
+    let steps: Vec<u64> =
+        whole.metrics().iter().filter(|record| record.get("loss").is_some()).filter_map(|record| record["step"].as_u64()).collect();
     assert_eq!(steps, (1..=12).collect::<Vec<_>>());
     ground
 }
@@ -44,7 +44,13 @@ fn mixed_order() {
 
 #[test]
 fn corenet_order_with_workers_and_summed_gradients() {
-    assert_parts_are_the_whole(&["data.order=corenet", "data.workers=2", "training.micro_batch=2", "training.accumulation=sum", "data.document_split_words=24"]);
+    assert_parts_are_the_whole(&[
+        "data.order=corenet",
+        "data.workers=2",
+        "training.micro_batch=2",
+        "training.accumulation=sum",
+        "data.document_split_words=24",
+    ]);
 }
 
 #[test]

@@ -115,13 +115,7 @@ fn default_prefetch() -> usize {
 impl CorpusConfig {
     /// A corpus of these files with the default text key and weight.
     pub fn new(name: impl Into<String>, files: Vec<String>) -> Self {
-        Self {
-            name: name.into(),
-            files,
-            file_id_range: None,
-            text_key: default_text_key(),
-            weight: default_weight(),
-        }
+        Self { name: name.into(), files, file_id_range: None, text_key: default_text_key(), weight: default_weight() }
     }
 }
 
@@ -172,11 +166,7 @@ impl DataConfig {
             ));
         }
         if self.order == Order::Mixed && !self.corpora.iter().any(|corpus| corpus.weight > 0.0) {
-            return Err(DataError::config(
-                "corpora",
-                "have no weight above 0",
-                "give at least one corpus a positive weight",
-            ));
+            return Err(DataError::config("corpora", "have no weight above 0", "give at least one corpus a positive weight"));
         }
         Ok(())
     }

@@ -156,7 +156,12 @@ impl PieceStream {
                         Some(begin) => self.document = Some((text.into(), begin)),
                         None => {
                             return Err(DataError::resume(
-                                format!("document {} of {} has fewer than {} pieces", self.position.document, shard.source, self.position.piece + 1),
+                                format!(
+                                    "document {} of {} has fewer than {} pieces",
+                                    self.position.document,
+                                    shard.source,
+                                    self.position.piece + 1
+                                ),
                                 "resume with the shards that the run was started with",
                             ));
                         }

@@ -16,7 +16,9 @@ pub enum DataError {
     #[error("data.{field} {reason}\nhint: {hint}")]
     Config { field: String, reason: String, hint: String },
     /// A glob without a match.
-    #[error("corpus {corpus}: no file matches {pattern}\nhint: check the folder and the pattern; relative paths start at the current folder")]
+    #[error(
+        "corpus {corpus}: no file matches {pattern}\nhint: check the folder and the pattern; relative paths start at the current folder"
+    )]
     NoMatch { corpus: String, pattern: String },
     /// A named shard that is not there.
     #[error("corpus {corpus}: shard {path} does not exist\nhint: check the path and the file_id_range, or download the shard", path = path.display())]
@@ -52,7 +54,9 @@ pub enum DataError {
     #[error("shard {path}: column {column:?} is {found}, not text\nhint: set the corpus's text_key to a column of strings", path = path.display())]
     ColumnType { path: PathBuf, column: String, found: String },
     /// A corpus that the filters leave nothing of.
-    #[error("corpus {corpus} is empty after filters: {files} shards, {texts} texts, {short_characters} with too few characters, {short_tokens} with too few tokens, {kept} kept\nhint: lower min_characters_per_text and min_tokens_per_text, or take the corpus out")]
+    #[error(
+        "corpus {corpus} is empty after filters: {files} shards, {texts} texts, {short_characters} with too few characters, {short_tokens} with too few tokens, {kept} kept\nhint: lower min_characters_per_text and min_tokens_per_text, or take the corpus out"
+    )]
     EmptyCorpus { corpus: String, files: usize, texts: u64, short_characters: u64, short_tokens: u64, kept: u64 },
     /// Ranks and lanes that do not fit.
     #[error("{reason}\nhint: {hint}")]
@@ -77,7 +81,9 @@ impl DataError {
     pub(crate) fn io(path: impl Into<PathBuf>, action: &'static str, source: io::Error) -> Self {
         // 23 and 24 are ENFILE and EMFILE on every Unix.
         let hint = match (source.kind(), source.raw_os_error()) {
-            (_, Some(23 | 24)) => "too many files are open: raise the limit (ulimit -n) or lower data.lanes; each lane keeps one shard of every corpus open",
+            (_, Some(23 | 24)) => {
+                "too many files are open: raise the limit (ulimit -n) or lower data.lanes; each lane keeps one shard of every corpus open"
+            }
             (io::ErrorKind::PermissionDenied, _) => "make the file readable",
             _ => "check the disk and the file",
         };

@@ -40,7 +40,8 @@ impl JsonLines {
             }
             Layout::Lines | Layout::Parquet => Box::new(file),
         };
-        let reader = Self { path: shard.path.clone(), key: shard.text_key.clone(), layout: shard.layout, input, line: Vec::new(), lines: 0 };
+        let reader =
+            Self { path: shard.path.clone(), key: shard.text_key.clone(), layout: shard.layout, input, line: Vec::new(), lines: 0 };
         // An empty file is an empty list of lines, but no compressor writes zero bytes.
         if shard.size == 0 && shard.layout != Layout::Lines {
             return Err(reader.broken(Error::new(ErrorKind::UnexpectedEof, "the file is empty")));
@@ -62,8 +63,8 @@ impl JsonLines {
         }
         let place = Place::Line(self.lines);
         let path = || self.path.clone();
-        let line = std::str::from_utf8(&self.line)
-            .map_err(|error| DataError::NotUtf8 { path: path(), place, byte: error.valid_up_to() })?;
+        let line =
+            std::str::from_utf8(&self.line).map_err(|error| DataError::NotUtf8 { path: path(), place, byte: error.valid_up_to() })?;
         match pick_text(line, &self.key) {
             Picked::Text(text) => Ok(Some((text, place))),
             Picked::Missing => Err(DataError::MissingKey { path: path(), line: self.lines, key: self.key.to_string() }),

@@ -40,8 +40,11 @@ impl ParquetRows {
         let file = File::open(&path).map_err(|error| DataError::io(path.clone(), "opening it", error))?;
         // The embedded Arrow schema could ask for dictionaries; the parquet types alone give plain strings.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = ArrowReaderMetadata::load(&file, options)
-            .map_err(|error| DataError::Parquet { path: path.clone(), place: "footer".into(), reason: error.to_string() })?;
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|error| DataError::Parquet {
+            path: path.clone(),
+            place: "footer".into(),
+            reason: error.to_string(),
+        })?;
         let schema = metadata.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
         let Some(index) = fields.iter().position(|field| field.name() == &*shard.text_key) else {
@@ -178,7 +181,11 @@ impl ParquetRows {
         } else if let Some(texts) = any.downcast_ref::<BinaryViewArray>() {
             texts.value(index)
         } else {
-            return Err(DataError::ColumnType { path: self.path.clone(), column: self.column.to_string(), found: array.data_type().to_string() });
+            return Err(DataError::ColumnType {
+                path: self.path.clone(),
+                column: self.column.to_string(),
+                found: array.data_type().to_string(),
+            });
         };
         let text = std::str::from_utf8(bytes)
             .map_err(|error| DataError::NotUtf8 { path: self.path.clone(), place, byte: error.valid_up_to() })?

@@ -14,7 +14,10 @@ pub(crate) enum Picked {
     Missing,
     /// A value of this kind.
     Other(&'static str),
-    NotJson { column: usize, reason: String },
+    NotJson {
+        column: usize,
+        reason: String,
+    },
 }
 
 /// The string under `key` of the object in `line`.
@@ -164,14 +167,30 @@ mod tests {
 
     #[test]
     fn names_other_kinds() {
-        for (value, kind) in [("null", "null"), ("true", "a boolean"), ("-1.5", "a number"), ("7", "a number"), ("[1]", "a list"), ("{\"a\": 1}", "an object")] {
+        for (value, kind) in [
+            ("null", "null"),
+            ("true", "a boolean"),
+            ("-1.5", "a number"),
+            ("7", "a number"),
+            ("[1]", "a list"),
+            ("{\"a\": 1}", "an object"),
+        ] {
             assert_eq!(pick_text(&format!("{{\"text\": {value}}}"), "text"), Picked::Other(kind));
         }
     }
 
     #[test]
     fn refuses_what_is_not_json_without_quoting_it() {
-        for line in ["secret", "{\"text\": \"secret", "[\"secret\"]", "\"secret\"", "{\"text\": \"secret\"} secret", "{\"text\": \"\\ud800 secret\"}", "{\"text\": \"secret\"", "3"] {
+        for line in [
+            "secret",
+            "{\"text\": \"secret",
+            "[\"secret\"]",
+            "\"secret\"",
+            "{\"text\": \"secret\"} secret",
+            "{\"text\": \"\\ud800 secret\"}",
+            "{\"text\": \"secret\"",
+            "3",
+        ] {
             let Picked::NotJson { reason, .. } = pick_text(line, "text") else { panic!("{line}") };
             assert!(!reason.contains("secret"), "{reason}");
         }

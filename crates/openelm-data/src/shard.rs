@@ -201,7 +201,9 @@ mod tests {
     fn what_is_wrong_is_named() {
         let folder = folder();
         let fails = |files: &[&str], range| list_shards(&[corpus(&folder, files, range)]).unwrap_err();
-        assert!(matches!(fails(&["b-{file_id:05d}.jsonl"], Some([0, 3])), DataError::MissingShard { path, .. } if path.ends_with("b-00002.jsonl")));
+        assert!(
+            matches!(fails(&["b-{file_id:05d}.jsonl"], Some([0, 3])), DataError::MissingShard { path, .. } if path.ends_with("b-00002.jsonl"))
+        );
         assert!(matches!(fails(&["missing.jsonl"], None), DataError::MissingShard { .. }));
         assert!(matches!(fails(&["z*.jsonl"], None), DataError::NoMatch { .. }));
         assert!(matches!(fails(&["d.txt"], None), DataError::UnknownExtension { .. }));

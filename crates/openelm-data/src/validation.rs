@@ -26,7 +26,11 @@ pub fn validation_sequences(config: &DataConfig, tokenizer: &Tokenizer, max_sequ
     packed_once(config, Arc::new(tokenizer.clone()), max_sequences)
 }
 
-pub(crate) fn packed_once(config: &DataConfig, tokenizer: Arc<dyn Encode>, max_sequences: Option<usize>) -> Result<Vec<Sequence>, DataError> {
+pub(crate) fn packed_once(
+    config: &DataConfig,
+    tokenizer: Arc<dyn Encode>,
+    max_sequences: Option<usize>,
+) -> Result<Vec<Sequence>, DataError> {
     config.validate()?;
     let encoder = TextEncoder::new(config, tokenizer)?;
     let limit = max_sequences.unwrap_or(usize::MAX);

@@ -14,7 +14,10 @@ pub struct CardFacts {
 
 /// The card's text.
 pub(crate) fn card(config: &ModelConfig, facts: &CardFacts) -> String {
-    let mut text = format!("---\nlibrary_name: transformers\ntags: [openelm]\n---\n\n# {}\n\nA decoder-only language model of the OpenELM family: ", facts.name);
+    let mut text = format!(
+        "---\nlibrary_name: transformers\ntags: [openelm]\n---\n\n# {}\n\nA decoder-only language model of the OpenELM family: ",
+        facts.name
+    );
     text += &format!(
         "{} layers of different widths, model dimension {}, heads of {} channels, a vocabulary of {} and a context of {} tokens.\n",
         config.num_transformer_layers, config.model_dim, config.head_dim, config.vocab_size, config.max_context_length

@@ -23,6 +23,8 @@ pub enum ExportError {
     Io { path: PathBuf, action: &'static str, source: io::Error },
     #[error("{path}: the folder is not empty\nhint: choose an empty or a new folder with --out", path = path.display())]
     NotEmpty { path: PathBuf },
-    #[error("the tokenizer has {tokens} tokens, the model's vocabulary only {rows} rows\nhint: use the tokenizer that the model was trained with (--tokenizer)")]
+    #[error(
+        "the tokenizer has {tokens} tokens, the model's vocabulary only {rows} rows\nhint: use the tokenizer that the model was trained with (--tokenizer)"
+    )]
     Vocabulary { tokens: usize, rows: usize },
 }

@@ -83,7 +83,8 @@ pub fn export_hugging_face(
     let folder = draft.path();
     // Permissions of an ordinary folder; temporary ones are private.
     #[cfg(unix)]
-    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(fault("opening up the folder", folder))?;
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .map_err(fault("opening up the folder", folder))?;
 
     write_weights(weights, &config, settings, folder)?;
     let (bos, eos) = (tokenizer.and_then(Tokenizer::bos_id), tokenizer.and_then(Tokenizer::eos_id));

@@ -21,6 +21,8 @@ pub enum InferError {
     #[error("{name} is {value}: {reason}\nhint: {hint}")]
     Sampling { name: &'static str, value: f64, reason: &'static str, hint: &'static str },
     /// Logits that are no numbers.
-    #[error("the model gave a logit that is {value} at position {position}\nhint: the weights are damaged, or the run that made them diverged")]
+    #[error(
+        "the model gave a logit that is {value} at position {position}\nhint: the weights are damaged, or the run that made them diverged"
+    )]
     NotFinite { value: f32, position: usize },
 }

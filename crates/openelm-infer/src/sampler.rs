@@ -44,7 +44,13 @@ impl Sampler {
     pub fn new(settings: SamplingSettings) -> Result<Self, InferError> {
         let SamplingSettings { temperature, top_p, min_p, repetition_penalty, .. } = settings;
         let checks = [
-            ("temperature", temperature, temperature >= 0.0, "must be a finite number of at least 0", "0 is greedy, 1 the model's own distribution"),
+            (
+                "temperature",
+                temperature,
+                temperature >= 0.0,
+                "must be a finite number of at least 0",
+                "0 is greedy, 1 the model's own distribution",
+            ),
             ("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "must be above 0 and at most 1", "1 keeps every token"),
             ("min_p", min_p, (0.0..1.0).contains(&min_p), "must be at least 0 and below 1", "0 keeps every token"),
             ("repetition_penalty", repetition_penalty, repetition_penalty > 0.0, "must be a finite number above 0", "1 changes nothing"),

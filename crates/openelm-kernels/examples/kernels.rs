@@ -12,6 +12,7 @@ struct Bench {
     cpu: Cpu,
     filter: String,
     rates: [f64; 2],
+    bandwidth: f64,
 }
 
 impl Bench {
@@ -27,6 +28,21 @@ impl Bench {
             "{{\"operation\":\"{name}\",\"shape\":\"{shape}\",\"seconds\":{seconds:.6},\"gflops\":{:.1},\"share\":{:.3}}}",
             rate / 1e9,
             rate / self.rates[usize::from(precision == Precision::Bf16)]
+        );
+    }
+}
+
+impl Bench {
+    /// The same with the share of the memory limit.
+    fn stream(&self, name: &str, shape: &str, bytes: f64, mut run: impl FnMut()) {
+        if !name.contains(&self.filter) {
+            return;
+        }
+        let seconds = best(&mut run);
+        println!(
+            "{{\"operation\":\"{name}\",\"shape\":\"{shape}\",\"seconds\":{seconds:.6},\"gb_per_second\":{:.1},\"share\":{:.3}}}",
+            bytes / seconds / 1e9,
+            bytes / seconds / self.bandwidth
         );
     }
 }
@@ -67,8 +83,13 @@ fn main() -> Result<(), KernelError> {
         rates[0] / 1e9,
         rates[1] / 1e9
     );
-    let bench = Bench { cpu, filter, rates };
+    let bandwidth = peak::memory_bandwidth(&cpu, 1 << 26, 10);
+    println!("{{\"memory_gb_per_second\":{:.1}}}", bandwidth / 1e9);
+    let bench = Bench { cpu, filter, rates, bandwidth };
     let cpu = &bench.cpu;
+    rows(&bench, tokens)?;
+    attention(&bench, tokens)?;
+    head(&bench, tokens)?;
     for precision in [Precision::Bf16, Precision::F32] {
         for (out, inner) in [(1152, DIM), (1920, DIM), (DIM, 1280), (1536, DIM), (5120, DIM), (10240, DIM), (DIM, 768), (DIM, 5120)] {
             let (x, w, dy) = (values(tokens * inner), values(out * inner), values(tokens * out));
@@ -87,6 +108,85 @@ fn main() -> Result<(), KernelError> {
                 linear_backward_weights(cpu, precision, dym, xm, false, &mut dw).unwrap_or_default();
             });
         }
+    }
+    Ok(())
+}
+
+/// Operations bound by memory.
+fn rows(bench: &Bench, tokens: usize) -> Result<(), KernelError> {
+    let (cpu, ffn, len) = (&bench.cpu, 5120, 1 << 26);
+    let (x, w, mut y) = (values(tokens * DIM), values(DIM), vec![0u16; tokens * DIM]);
+    let (mut scales, mut dx, mut dw) = (vec![0.0; tokens], vec![0.0; tokens * DIM], vec![0.0; DIM]);
+    let shape = format!("{tokens}x{DIM}");
+    bench.stream("rms_norm_forward_bf16", &shape, 6.0 * (tokens * DIM) as f64, || {
+        rms_norm_forward(cpu, &x, &w, ValuesMut::Bf16(&mut y), &mut scales).unwrap_or_default();
+    });
+    bench.stream("rms_norm_backward", &shape, 16.0 * (tokens * DIM) as f64, || {
+        rms_norm_backward(cpu, &x, &x, &w, &scales, &mut dx, false, &mut dw).unwrap_or_default();
+    });
+    let (gates, mut d_gates) = (vec![0x3f80u16; tokens * 2 * ffn], vec![0u16; tokens * 2 * ffn]);
+    let (mut hidden, d_hidden) = (vec![0u16; tokens * ffn], vec![0x3f80u16; tokens * ffn]);
+    let shape = format!("{tokens}x{ffn}");
+    bench.stream("swiglu_forward_bf16", &shape, 6.0 * (tokens * ffn) as f64, || {
+        swiglu_forward(cpu, Values::Bf16(&gates), ffn, true, ValuesMut::Bf16(&mut hidden)).unwrap_or_default();
+    });
+    bench.stream("swiglu_backward_bf16", &shape, 12.0 * (tokens * ffn) as f64, || {
+        let (input, gradient) = (Values::Bf16(&gates), Values::Bf16(&d_hidden));
+        swiglu_backward(cpu, input, gradient, ffn, true, ValuesMut::Bf16(&mut d_gates), ValuesMut::Bf16(&mut hidden))
+            .unwrap_or_default();
+    });
+    let (mut p, g, mut m, mut v) = (vec![0.0; len], values(len), vec![0.0; len], vec![0.0; len]);
+    let settings = AdamW {
+        learning_rate: 1e-4,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        step: 1,
+        gradient_scale: 1.0,
+    };
+    bench.stream("adamw_step", &len.to_string(), 28.0 * len as f64, || {
+        adamw_step(cpu, &settings, &mut p, &g, &mut m, &mut v).unwrap_or_default();
+    });
+    bench.stream("sum_of_squares", &len.to_string(), 4.0 * len as f64, || {
+        std::hint::black_box(sum_of_squares(cpu, &g));
+    });
+    Ok(())
+}
+
+/// Attention of one row of tokens; the operations counted are those of the causal half.
+fn attention(bench: &Bench, tokens: usize) -> Result<(), KernelError> {
+    let (cpu, heads) = (&bench.cpu, Heads { queries: 16, keys: 4, head_dim: 64 });
+    let half = |count: usize| vec![0x3d00u16; count];
+    let (turned, joint) = (half(tokens * heads.turned_width()), half(tokens * heads.joint_width()));
+    let (mut out, mut sums) = (half(tokens * heads.query_width()), vec![0.0; tokens * heads.queries]);
+    let (d_out, mut d_turned, mut d_joint) = (out.clone(), vec![0.0; turned.len()], joint.clone());
+    let shape = AttentionShape { heads, batch: 1, sequence: tokens, starts: None };
+    let name = format!("{tokens}x{}x{}", heads.queries, heads.head_dim);
+    let product = (tokens * (tokens + 1) * heads.query_width()) as f64;
+    let (t, j) = (Values::Bf16(&turned), Values::Bf16(&joint));
+    bench.time("attention_forward", &name, Precision::Bf16, 2.0 * product, || {
+        attention_forward(cpu, Precision::Bf16, shape, t, j, ValuesMut::Bf16(&mut out), &mut sums).unwrap_or_default();
+    });
+    bench.time("attention_backward", &name, Precision::Bf16, 5.0 * product, || {
+        let (out, d_out, d_joint) = (Values::Bf16(&out), Values::Bf16(&d_out), ValuesMut::Bf16(&mut d_joint));
+        attention_backward(cpu, Precision::Bf16, shape, t, j, out, &sums, d_out, &mut d_turned, d_joint).unwrap_or_default();
+    });
+    Ok(())
+}
+
+fn head(bench: &Bench, tokens: usize) -> Result<(), KernelError> {
+    let (cpu, vocabulary) = (&bench.cpu, 32128);
+    let (hidden, table) = (values(tokens * DIM), values(vocabulary * DIM));
+    let targets: Vec<u32> = (0..tokens as u32).collect();
+    let (mut d_hidden, mut d_table) = (vec![0.0; tokens * DIM], vec![0.0; vocabulary * DIM]);
+    let settings = LossSettings { ignored: None, z_weight: 1e-4, scale: 1.0 };
+    for precision in [Precision::Bf16, Precision::F32] {
+        let flops = 6.0 * (tokens * vocabulary * DIM) as f64;
+        bench.time("head_loss", &format!("{tokens}x{vocabulary}x{DIM}"), precision, flops, || {
+            let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: &mut d_table, accumulate: false };
+            head_loss(cpu, precision, Values::F32(&hidden), &table, DIM, &targets, settings, Some(gradients)).unwrap_or_default();
+        });
     }
     Ok(())
 }

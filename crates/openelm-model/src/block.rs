@@ -53,8 +53,12 @@ impl Block {
     pub fn project(&self, x: Tensor<3>, rotation: &Rotation, precision: Precision) -> Projected {
         let [batch, sequence, _] = x.dims();
         let LayerShape { num_query_heads, num_kv_heads, head_dim, .. } = self.shape;
-        let qkv = linear(self.attn_norm.forward(x), &self.qkv_proj, precision)
-            .reshape([batch, sequence, num_query_heads + 2 * num_kv_heads, head_dim]);
+        let qkv = linear(self.attn_norm.forward(x), &self.qkv_proj, precision).reshape([
+            batch,
+            sequence,
+            num_query_heads + 2 * num_kv_heads,
+            head_dim,
+        ]);
         let queries = qkv.clone().narrow(2, 0, num_query_heads);
         let keys = qkv.clone().narrow(2, num_query_heads, num_kv_heads);
         let values = qkv.narrow(2, num_query_heads + num_kv_heads, num_kv_heads);
@@ -83,9 +87,7 @@ impl Block {
         let kv_heads = self.shape.num_kv_heads;
         let scale = 1.0 / (head_dim as f32).sqrt();
         // The groups of one key/value head become rows of one matrix: keys and values are never repeated.
-        let queries = queries
-            .mul_scalar(scale)
-            .reshape([batch, kv_heads, heads / kv_heads * sequence, head_dim]);
+        let queries = queries.mul_scalar(scale).reshape([batch, kv_heads, heads / kv_heads * sequence, head_dim]);
         let scores = product(queries, keys.swap_dims(2, 3), precision);
         let scores = match mask {
             Some(CausalMask(hidden)) => {
@@ -94,10 +96,11 @@ impl Block {
             }
             None => scores,
         };
-        product(activation::softmax(scores, 3), values, precision)
-            .reshape([batch, heads, sequence, head_dim])
-            .swap_dims(1, 2)
-            .reshape([batch, sequence, heads * head_dim])
+        product(activation::softmax(scores, 3), values, precision).reshape([batch, heads, sequence, head_dim]).swap_dims(1, 2).reshape([
+            batch,
+            sequence,
+            heads * head_dim,
+        ])
     }
 
     /// Output projection and residual, then the feed-forward part and its residual.

@@ -46,18 +46,12 @@ pub fn open_device(name: &str) -> Result<Device, ModelError> {
 }
 
 fn device_error(asked: &str, reason: impl Into<String>, hint: impl Into<String>) -> ModelError {
-    ModelError::Device {
-        asked: asked.to_string(),
-        reason: reason.into(),
-        hint: hint.into(),
-    }
+    ModelError::Device { asked: asked.to_string(), reason: reason.into(), hint: hint.into() }
 }
 
 #[cfg(any(feature = "wgpu", feature = "cuda", feature = "tch"))]
 fn parse_index(name: &str, index: &str) -> Result<usize, ModelError> {
-    index
-        .parse()
-        .map_err(|_| device_error(name, format!("`{index}` is not a device number"), "write for example `cuda:0`"))
+    index.parse().map_err(|_| device_error(name, format!("`{index}` is not a device number"), "write for example `cuda:0`"))
 }
 
 #[cfg(feature = "wgpu")]

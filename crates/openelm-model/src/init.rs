@@ -14,14 +14,11 @@ pub(crate) fn initial_values(info: &ParameterInfo, config: &ModelConfig, seed: u
     }
     let model_dim = config.model_dim as f64;
     let residual = info.name.ends_with("out_proj.weight") || info.name.ends_with("proj_2.weight");
-    let deviation = if residual {
-        (2.0 * config.num_transformer_layers as f64 * model_dim).powf(-0.5)
-    } else {
-        (info.shape[1] as f64).powf(-0.5)
-    };
-    let stream = mix(seed ^ info.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    }));
+    let deviation =
+        if residual { (2.0 * config.num_transformer_layers as f64 * model_dim).powf(-0.5) } else { (info.shape[1] as f64).powf(-0.5) };
+    let stream = mix(
+        seed ^ info.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    );
     let mut values = vec![0.0f32; count];
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // An even chunk keeps the pairs of Box and Muller together.

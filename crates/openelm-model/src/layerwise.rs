@@ -39,11 +39,8 @@ pub fn make_divisible(value: f64, divisor: usize) -> usize {
 pub fn spread_multipliers(first: f64, last: f64, layers: usize) -> Vec<f64> {
     (0..layers)
         .map(|layer| {
-            let value = if layer > 0 && layer + 1 == layers {
-                last
-            } else {
-                first + layer as f64 * ((last - first) / (layers.max(2) - 1) as f64)
-            };
+            let value =
+                if layer > 0 && layer + 1 == layers { last } else { first + layer as f64 * ((last - first) / (layers.max(2) - 1) as f64) };
             round_to_cents(value)
         })
         .collect()
@@ -79,11 +76,7 @@ pub fn resolve_layers(config: &ModelConfig) -> Result<Vec<LayerShape>, ModelErro
 }
 
 /// Resolves a configuration value into one multiplier a layer.
-pub(crate) fn per_layer(
-    key: &'static str,
-    multipliers: &Multipliers,
-    layers: usize,
-) -> Result<Vec<f64>, ModelError> {
+pub(crate) fn per_layer(key: &'static str, multipliers: &Multipliers, layers: usize) -> Result<Vec<f64>, ModelError> {
     let values = match multipliers {
         Multipliers::Uniform(value) => vec![*value; layers],
         Multipliers::List(list) if list.len() == layers && layers != 2 => list.clone(),

@@ -18,10 +18,7 @@ impl CausalMask {
             }
         }
         let device = device.clone().without_autodiff();
-        Self(Tensor::from_data(
-            TensorData::new(hidden, [1, 1, groups * queries, keys]),
-            &device,
-        ))
+        Self(Tensor::from_data(TensorData::new(hidden, [1, 1, groups * queries, keys]), &device))
     }
 
     /// The same mask, to be used with tracked tensors.

@@ -7,7 +7,8 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::{
     Block, CausalMask, ModelConfig, ModelError, Parameter, ParameterInfo, Precision, RmsNorm, RotaryTable,
-    block::linear, init::initial_values,
+    block::linear,
+    init::initial_values,
     parameters::{parameter_infos, upload},
     rope::Rotation,
 };
@@ -54,11 +55,8 @@ impl OpenElm {
         for shape in config.layers()? {
             let attn_norm = reader.norm()?;
             let qkv_proj = reader.matrix()?;
-            let (q_norm, k_norm) = if config.normalize_qk_projections {
-                (Some(reader.norm()?), Some(reader.norm()?))
-            } else {
-                (None, None)
-            };
+            let (q_norm, k_norm) =
+                if config.normalize_qk_projections { (Some(reader.norm()?), Some(reader.norm()?)) } else { (None, None) };
             blocks.push(Block {
                 shape,
                 gated: config.ffn_with_glu,
@@ -135,10 +133,10 @@ impl OpenElm {
     ) -> Result<(), E> {
         let infos = self.infos.clone();
         for (info, parameter) in infos.iter().zip(self.parameters_mut()) {
-            let values = parameter.flat().try_into_vec_as::<f32>().map_err(|error| ModelError::Read {
-                name: info.name.clone(),
-                reason: format!("{error:?}"),
-            })?;
+            let values = parameter
+                .flat()
+                .try_into_vec_as::<f32>()
+                .map_err(|error| ModelError::Read { name: info.name.clone(), reason: format!("{error:?}") })?;
             keep(info, values)?;
         }
         Ok(())
@@ -155,10 +153,7 @@ impl OpenElm {
     /// Embeddings of `ids` [batch, sequence]: [batch, sequence, model_dim].
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, sequence] = ids.dims();
-        self.token_embeddings
-            .clone()
-            .select(0, ids.reshape([batch * sequence]))
-            .reshape([batch, sequence, self.config.model_dim])
+        self.token_embeddings.clone().select(0, ids.reshape([batch * sequence])).reshape([batch, sequence, self.config.model_dim])
     }
 
     /// The table that turns hidden states into logits.
@@ -179,10 +174,7 @@ impl OpenElm {
         let [_, sequence] = ids.dims();
         let rotation = self.rotation(0, sequence)?;
         let mask = CausalMask::new(self.config.num_gqa_groups, 0, sequence, &self.device);
-        let hidden = self
-            .blocks
-            .iter()
-            .fold(self.embed(ids), |x, block| block.forward(x, &rotation, &mask, precision));
+        let hidden = self.blocks.iter().fold(self.embed(ids), |x, block| block.forward(x, &rotation, &mask, precision));
         Ok(self.logits(hidden, precision))
     }
 }
@@ -241,10 +233,7 @@ impl Block {
 
     /// This block's parameters, in their fixed order.
     pub fn parameters_mut(&mut self) -> Vec<Parameter<'_>> {
-        let mut all = vec![
-            Parameter::Vector(&mut self.attn_norm.weight),
-            Parameter::Matrix(&mut self.qkv_proj),
-        ];
+        let mut all = vec![Parameter::Vector(&mut self.attn_norm.weight), Parameter::Matrix(&mut self.qkv_proj)];
         all.extend(self.q_norm.as_mut().map(|norm| Parameter::Vector(&mut norm.weight)));
         all.extend(self.k_norm.as_mut().map(|norm| Parameter::Vector(&mut norm.weight)));
         all.push(Parameter::Matrix(&mut self.out_proj));

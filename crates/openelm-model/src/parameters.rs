@@ -30,11 +30,7 @@ impl ParameterInfo {
         if found == self.shape {
             return Ok(());
         }
-        Err(ModelError::Shape {
-            name: self.name.clone(),
-            found: found.to_vec(),
-            needed: self.shape.clone(),
-        })
+        Err(ModelError::Shape { name: self.name.clone(), found: found.to_vec(), needed: self.shape.clone() })
     }
 }
 

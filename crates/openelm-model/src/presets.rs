@@ -3,17 +3,8 @@
 use crate::{ModelConfig, ModelError, Multipliers};
 
 /// Names that [`preset`] knows, smallest last.
-pub const PRESETS: [&str; 9] = [
-    "OpenELM-3B",
-    "OpenELM-1_1B",
-    "OpenELM-450M",
-    "OpenELM-270M",
-    "OpenELM-25M",
-    "OpenELM-5M",
-    "OpenELM-tiny",
-    "gpt-1_3B",
-    "gpt-test",
-];
+pub const PRESETS: [&str; 9] =
+    ["OpenELM-3B", "OpenELM-1_1B", "OpenELM-450M", "OpenELM-270M", "OpenELM-25M", "OpenELM-5M", "OpenELM-tiny", "gpt-1_3B", "gpt-test"];
 
 /// The configuration called `name`, with CoreNet's defaults: vocabulary 32000, context 2048, rotary table 4096.
 ///
@@ -57,12 +48,7 @@ pub fn preset(name: &str) -> Result<ModelConfig, ModelError> {
             ..scaled(1, 128, 64, 256)
         },
         _ => {
-            return Err(ModelError::config(
-                "preset",
-                name,
-                "is not a known size",
-                format!("known sizes: {}", PRESETS.join(", ")),
-            ));
+            return Err(ModelError::config("preset", name, "is not a known size", format!("known sizes: {}", PRESETS.join(", "))));
         }
     })
 }

@@ -59,20 +59,14 @@ impl RotaryTable {
             return Err(ModelError::TooLong { start, length, limit });
         }
         let rows = |table: &Tensor<2>| table.clone().narrow(0, start, length).reshape([1, length, 1, half]);
-        Ok(Rotation {
-            cos: rows(&self.cos),
-            sin: rows(&self.sin),
-        })
+        Ok(Rotation { cos: rows(&self.cos), sin: rows(&self.sin) })
     }
 }
 
 impl Rotation {
     /// The same rows, to be used with tracked tensors.
     pub fn autodiff(self) -> Self {
-        Self {
-            cos: self.cos.autodiff(),
-            sin: self.sin.autodiff(),
-        }
+        Self { cos: self.cos.autodiff(), sin: self.sin.autodiff() }
     }
 
     /// Turns `x` [batch, sequence, heads, head_dim] by its positions.

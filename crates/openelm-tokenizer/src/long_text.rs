@@ -14,7 +14,7 @@ use crate::merge::Merger;
 use crate::symbols::Symbols;
 
 /// Bytes of new text in one step.
-pub(crate) const WINDOW: usize = 4096;
+pub(crate) const WINDOW: usize = 2048;
 /// Tokens that are done again with the next window at first.
 const BACK: usize = 8;
 

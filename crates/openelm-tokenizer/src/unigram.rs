@@ -1,7 +1,7 @@
 //! Text to ids by the most probable pieces: SentencePiece's unigram model.
 //!
-//! One pass over the text keeps, for each place, the best way to get there. Scores are added, rounded and compared exactly as
-//! SentencePiece does it (sums in f64, kept in f32), because the last bit decides between near equals.
+//! One pass over the text keeps, for each place, the best way to get there. Scores are added in f32 and in
+//! SentencePiece's order, and of equals the first stays, because the last bit decides between near equals.
 
 use rustc_hash::FxHashMap;
 
@@ -17,7 +17,7 @@ const UNKNOWN_PENALTY: f32 = 10.0;
 pub(crate) struct UnigramEncoder {
     trie: Trie,
     /// By id: what the piece adds to a way's score, or nothing for an unused one. User-defined pieces depend on their length.
-    scores: Vec<Option<f64>>,
+    scores: Vec<Option<f32>>,
     escaped: bool,
     unk: u32,
     unk_score: f32,
@@ -47,8 +47,8 @@ impl UnigramEncoder {
         // A user-defined piece gets a bonus that lets it win always.
         let score = |piece: &Piece| match piece.kind {
             PieceKind::Unused => None,
-            PieceKind::UserDefined => Some(f64::from(piece.text.len() as f32 * high) - 0.1),
-            _ => Some(f64::from(piece.score)),
+            PieceKind::UserDefined => Some(piece.text.len() as f32 * high - 0.1),
+            _ => Some(piece.score),
         };
         Self {
             trie,
@@ -76,11 +76,11 @@ impl UnigramEncoder {
                 node = next;
                 let Some(id) = self.trie.ids[node as usize] else { continue };
                 let Some(score) = self.scores[id as usize] else { continue };
-                offer(&mut ends[offset + 1], id, score + f64::from(here), start);
+                offer(&mut ends[offset + 1], id, score + here, start);
                 alone |= offset + 1 - start == width;
             }
             if !alone {
-                offer(&mut ends[start + width], self.unk, f64::from(self.unk_score + here), start);
+                offer(&mut ends[start + width], self.unk, self.unk_score + here, start);
             }
         }
         let first = ids.len();
@@ -101,9 +101,9 @@ impl UnigramEncoder {
     }
 }
 
-fn offer(best: &mut Best, id: u32, score: f64, start: usize) {
-    if best.start == NOWHERE || score > f64::from(best.score) {
-        *best = Best { id, score: score as f32, start };
+fn offer(best: &mut Best, id: u32, score: f32, start: usize) {
+    if best.start == NOWHERE || score > best.score {
+        *best = Best { id, score, start };
     }
 }
 

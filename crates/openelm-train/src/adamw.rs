@@ -77,10 +77,9 @@ impl AdamW {
     ) -> Result<(), E> {
         for (info, (first, second)) in infos.iter().zip(&self.moments) {
             for (kind, tensor) in MOMENTS.into_iter().zip([first, second]) {
-                let values = tensor.try_to_vec_as::<f32>().map_err(|error| ModelError::Read {
-                    name: format!("{kind} of {}", info.name),
-                    reason: format!("{error:?}"),
-                })?;
+                let values = tensor
+                    .try_to_vec_as::<f32>()
+                    .map_err(|error| ModelError::Read { name: format!("{kind} of {}", info.name), reason: format!("{error:?}") })?;
                 keep(info, kind, values)?;
             }
         }
@@ -148,7 +147,12 @@ mod tests {
         let settings = AdamWConfig::default();
         let mut optimizer = AdamW::new(settings, &model);
         let mut before = Vec::new();
-        model.read_parameters::<ModelError>(|_, values| { before.push(values); Ok(()) }).unwrap();
+        model
+            .read_parameters::<ModelError>(|_, values| {
+                before.push(values);
+                Ok(())
+            })
+            .unwrap();
         let steps = [0.5, -2.0, 0.125];
         for (step, value) in (1..).zip(steps) {
             let mut gradients = Gradients::new(before.len());
@@ -159,17 +163,24 @@ mod tests {
         }
         let infos = model.infos().to_vec();
         let mut index = 0;
-        model.read_parameters::<ModelError>(|info, values| {
-            for (new, old) in values.iter().zip(&before[index]) {
-                let decay = if info.decays() { 0.1 } else { 0.0 };
-                let expected = if index == 0 { f64::from(*old) } else { reference(f64::from(*old), &steps, 0.01, decay, &settings) };
-                assert!((f64::from(*new) - expected).abs() < 1e-6, "{}: {new} {expected}", info.name);
-            }
-            index += 1;
-            Ok(())
-        }).unwrap();
+        model
+            .read_parameters::<ModelError>(|info, values| {
+                for (new, old) in values.iter().zip(&before[index]) {
+                    let decay = if info.decays() { 0.1 } else { 0.0 };
+                    let expected = if index == 0 { f64::from(*old) } else { reference(f64::from(*old), &steps, 0.01, decay, &settings) };
+                    assert!((f64::from(*new) - expected).abs() < 1e-6, "{}: {new} {expected}", info.name);
+                }
+                index += 1;
+                Ok(())
+            })
+            .unwrap();
         let mut kept = 0;
-        optimizer.read::<ModelError>(&infos, |info, _, values| { kept += values.len() / info.count(); Ok(()) }).unwrap();
+        optimizer
+            .read::<ModelError>(&infos, |info, _, values| {
+                kept += values.len() / info.count();
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(kept, 2 * infos.len());
     }
 }

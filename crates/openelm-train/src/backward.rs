@@ -178,7 +178,11 @@ impl Pass {
     /// The sums on the host.
     fn sums(&self, loss: HeadLoss, arithmetic: &Arithmetic, batch: &MicroBatch) -> Result<LossSums, TrainError> {
         let read = |tensor: Tensor<1>, what| {
-            tensor.try_into_scalar::<f32>().map(f64::from).map_err(|error| TrainError::Device { step: 0, what, reason: format!("{error:?}") })
+            tensor.try_into_scalar::<f32>().map(f64::from).map_err(|error| TrainError::Device {
+                step: 0,
+                what,
+                reason: format!("{error:?}"),
+            })
         };
         let targets = batch.target_count();
         let mut z = read(loss.z_sum, "the z-loss")?;

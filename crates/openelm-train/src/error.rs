@@ -20,10 +20,14 @@ pub enum TrainError {
     #[error("a batch does not fit the model: {reason}\nhint: use the tokenizer that the model's vocabulary was made for")]
     Batch { reason: String },
     /// NaN or infinity, found before the weights were touched.
-    #[error("step {step}: {what} is {value}; the weights were left as they were before this step\nhint: {last}; lower schedule.max_lr or raise schedule.warmup_steps, and look for damaged text in the shards of this step")]
+    #[error(
+        "step {step}: {what} is {value}; the weights were left as they were before this step\nhint: {last}; lower schedule.max_lr or raise schedule.warmup_steps, and look for damaged text in the shards of this step"
+    )]
     NotFinite { step: u64, what: &'static str, value: f64, last: String },
     /// The device gave no values.
-    #[error("step {step}: reading {what} back from the device failed: {reason}\nhint: the device may be out of memory; lower training.micro_batch or set training.activation_checkpointing")]
+    #[error(
+        "step {step}: reading {what} back from the device failed: {reason}\nhint: the device may be out of memory; lower training.micro_batch or set training.activation_checkpointing"
+    )]
     Device { step: u64, what: &'static str, reason: String },
     /// A log that cannot be written.
     #[error("{path}: {action} failed: {source}\nhint: check the free space and the permissions of the run folder", path = path.display())]
@@ -32,7 +36,9 @@ pub enum TrainError {
     #[error("{path}, line {line}: {reason}\nhint: move the file away; the run goes on without the old lines", path = path.display())]
     BadLog { path: PathBuf, line: usize, reason: String },
     /// Optimizer state that does not belong to the weights.
-    #[error("the optimizer state does not fit the model: {reason}\nhint: resume with the configuration that the checkpoint was written with")]
+    #[error(
+        "the optimizer state does not fit the model: {reason}\nhint: resume with the configuration that the checkpoint was written with"
+    )]
     Optimizer { reason: String },
     /// Settings that make no run.
     #[error("{key}: {reason}\nhint: {hint}")]

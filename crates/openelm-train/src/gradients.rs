@@ -51,7 +51,8 @@ impl Gradients {
         for (tensor, info) in self.tensors.iter().zip(infos) {
             if let Some(tensor) = tensor {
                 let square = tensor.clone().square().sum().try_into_scalar::<f32>();
-                let square = square.map_err(|error| ModelError::Read { name: format!("the gradient of {}", info.name), reason: format!("{error:?}") })?;
+                let square = square
+                    .map_err(|error| ModelError::Read { name: format!("the gradient of {}", info.name), reason: format!("{error:?}") })?;
                 sum += f64::from(square);
             }
         }

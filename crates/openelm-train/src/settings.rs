@@ -65,11 +65,6 @@ impl TrainSettings {
     }
 
     pub(crate) fn arithmetic(&self) -> Arithmetic {
-        Arithmetic {
-            precision: self.precision,
-            recompute: self.recompute,
-            z_loss: self.z_loss,
-            padding_in_z: self.corenet_z_loss,
-        }
+        Arithmetic { precision: self.precision, recompute: self.recompute, z_loss: self.z_loss, padding_in_z: self.corenet_z_loss }
     }
 }

@@ -1,7 +1,9 @@
 //! Schedule, losses, gradients and updates against CoreNet's own values, on the device that OPENELM_TEST_DEVICE names.
 
 use openelm_model::{ModelConfig, ModelError, OpenElm, Precision, open_device, preset};
-use openelm_train::{Accumulation, AdamW, AdamWConfig, Arithmetic, Gradients, MicroBatch, Schedule, TrainSettings, losses, losses_and_gradients, train_step};
+use openelm_train::{
+    Accumulation, AdamW, AdamWConfig, Arithmetic, Gradients, MicroBatch, Schedule, TrainSettings, losses, losses_and_gradients, train_step,
+};
 use reference_values::{Tensors, apart, json, largest, reference};
 
 const VOCABULARY: usize = 2176;
@@ -132,14 +134,19 @@ fn every_step_of_corenets_run_is_followed() {
             worst_norm = worst_norm.max(norm);
         }
     }
-    println!("{} steps: loss within {worst:e} (first ten {worst_early:e}), gradient norm within {worst_norm:e} in the first ten", steps.len());
+    println!(
+        "{} steps: loss within {worst:e} (first ten {worst_early:e}), gradient norm within {worst_norm:e} in the first ten",
+        steps.len()
+    );
     let end = Tensors::open(folder.join("corenet-run/final.safetensors"));
-    model.read_parameters::<ModelError>(|info, values| {
-        // Adam divides by the root of v, so entries whose gradient is near zero move by up to a whole step either way.
-        let theirs = end.f32(&info.name);
-        let total: f64 = values.iter().zip(&theirs).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-        let size: f64 = theirs.iter().map(|value| f64::from(*value).powi(2)).sum();
-        assert!((total / size).sqrt() < 5e-3, "{}: {}", info.name, (total / size).sqrt());
-        Ok(())
-    }).unwrap();
+    model
+        .read_parameters::<ModelError>(|info, values| {
+            // Adam divides by the root of v, so entries whose gradient is near zero move by up to a whole step either way.
+            let theirs = end.f32(&info.name);
+            let total: f64 = values.iter().zip(&theirs).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            let size: f64 = theirs.iter().map(|value| f64::from(*value).powi(2)).sum();
+            assert!((total / size).sqrt() < 5e-3, "{}: {}", info.name, (total / size).sqrt());
+            Ok(())
+        })
+        .unwrap();
 }

@@ -81,7 +81,10 @@ impl Tensors {
 /// The largest absolute difference.
 pub fn apart(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |largest, difference| if difference.is_nan() { f32::NAN } else { largest.max(difference) })
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |largest, difference| if difference.is_nan() { f32::NAN } else { largest.max(difference) })
 }
 
 /// The largest absolute value.

@@ -33,7 +33,9 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
         Some(prompt) => prompt.clone(),
         None => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("reading the prompt from the standard input failed\nhint: it must be UTF-8 text; --prompt takes it from the command line")?;
+            std::io::stdin().read_to_string(&mut text).context(
+                "reading the prompt from the standard input failed\nhint: it must be UTF-8 text; --prompt takes it from the command line",
+            )?;
             text
         }
     };

@@ -54,7 +54,8 @@ fn in_one_message(error: anyhow::Error) -> anyhow::Error {
     let mut hint = None;
     for cause in error.chain() {
         let text = cause.to_string();
-        let (reason, remedy) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(reason, remedy)| (reason, Some(remedy.to_owned())));
+        let (reason, remedy) =
+            text.split_once("\nhint: ").map_or((text.as_str(), None), |(reason, remedy)| (reason, Some(remedy.to_owned())));
         if !message.contains(reason) {
             message += if message.is_empty() { "" } else { ": " };
             message += reason;

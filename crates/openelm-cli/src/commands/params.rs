@@ -24,7 +24,8 @@ struct Subject {
 pub(super) fn params(arguments: &ParamsArguments) -> Result<()> {
     let subject = subject(arguments)?;
     let cost = ModelCost::new(&subject.model, subject.sequence)?;
-    let days = subject.tokens.map(|tokens| cost.training_days(tokens, arguments.devices, arguments.peak_tflops * 1e12, arguments.utilisation));
+    let days =
+        subject.tokens.map(|tokens| cost.training_days(tokens, arguments.devices, arguments.peak_tflops * 1e12, arguments.utilisation));
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     if arguments.json {
         writeln!(out, "{}", as_json(&subject, &cost, days))?;
@@ -82,7 +83,12 @@ fn print(out: &mut impl Write, subject: &Subject, cost: &ModelCost) -> Result<()
     writeln!(out, "weights (f32)            {}", mebibytes(weights))?;
     writeln!(out, "gradients                {}", mebibytes(weights))?;
     writeln!(out, "AdamW's moments          {}", mebibytes(2 * weights))?;
-    writeln!(out, "operations per token     {:.3e} forward, {:.3e} training", cost.forward_flops_per_token, cost.training_flops_per_token())?;
+    writeln!(
+        out,
+        "operations per token     {:.3e} forward, {:.3e} training",
+        cost.forward_flops_per_token,
+        cost.training_flops_per_token()
+    )?;
     Ok(())
 }
 

@@ -41,7 +41,9 @@ fn train_on(config: &RunConfig, training: &TokenizerTraining) -> Result<Tokenize
 pub(super) fn train(arguments: &ConfigArguments, out: &Path) -> Result<()> {
     let config = load_config(arguments)?.config;
     let tokenizer = of_config(&config)?;
-    std::fs::create_dir_all(out).with_context(|| format!("{}: making the folder failed\nhint: name another folder with --out, and check its permissions", out.display()))?;
+    std::fs::create_dir_all(out).with_context(|| {
+        format!("{}: making the folder failed\nhint: name another folder with --out, and check its permissions", out.display())
+    })?;
     tokenizer.save(out)?;
     println!("{}: {} tokens", out.display(), tokenizer.vocab_size());
     Ok(())
@@ -63,7 +65,8 @@ pub(super) fn encode(tokenizer: &Path, text: Option<String>, pieces: bool) -> Re
 /// Runs `openelm tokenizer decode`.
 pub(super) fn decode(tokenizer: &Path, ids: &[u32]) -> Result<()> {
     let tokenizer = Tokenizer::load(tokenizer)?;
-    let read = |word: &str| word.parse().with_context(|| format!("{word:?} is no token id\nhint: give whole numbers, with spaces between them"));
+    let read =
+        |word: &str| word.parse().with_context(|| format!("{word:?} is no token id\nhint: give whole numbers, with spaces between them"));
     let ids = if ids.is_empty() { from_stdin()?.split_whitespace().map(read).collect::<Result<_>>()? } else { ids.to_vec() };
     if let Some(id) = ids.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
         anyhow::bail!("token id {id} is outside the vocabulary of {}\nhint: use the tokenizer that made the ids", tokenizer.vocab_size());

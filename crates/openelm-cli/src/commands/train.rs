@@ -164,7 +164,9 @@ fn check_vocabulary(tokenizer: &Tokenizer, name: &str, model: &ModelConfig) -> R
     let padding_id = tokenizer.padding_id();
     match model.padding_index {
         Some(index) if index != padding_id as usize => {
-            bail!("model.padding_index is {index}, but the padding id of {name} is {padding_id}\nhint: set model.padding_index to {padding_id}")
+            bail!(
+                "model.padding_index is {index}, but the padding id of {name} is {padding_id}\nhint: set model.padding_index to {padding_id}"
+            )
         }
         _ => Ok(()),
     }
@@ -175,7 +177,9 @@ fn check_same_run(checkpoint: &Checkpoint, config: &RunConfig, tokenizer: &Token
     let manifest = checkpoint.manifest();
     let place = checkpoint.path().display();
     if manifest.model != *model {
-        bail!("{place}: its model is another one than the configuration's\nhint: resume with the configuration in the run folder, or begin a new run with --init");
+        bail!(
+            "{place}: its model is another one than the configuration's\nhint: resume with the configuration in the run folder, or begin a new run with --init"
+        );
     }
     if manifest.tokenizer != tokenizer.fingerprint() {
         bail!("{place}: it was trained with another tokenizer\nhint: put the run's own tokenizer folder back");

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 /// Where a problem stands: a file, with line and column (counted from 1) where they are known, or an override.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    File { path: PathBuf, line_column: Option<(usize, usize)> },
+    File {
+        path: PathBuf,
+        line_column: Option<(usize, usize)>,
+    },
     /// The `dotted.key=value` as it was given.
     Override(String),
     /// A configuration that was made in memory.
@@ -68,17 +71,8 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// A value that cannot be, before anyone knows where it stands.
-    pub(super) fn impossible(
-        key: impl Into<String>,
-        reason: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Self {
-        Self::Impossible {
-            place: Place::Memory,
-            key: key.into(),
-            reason: reason.into(),
-            hint: hint.into(),
-        }
+    pub(super) fn impossible(key: impl Into<String>, reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Impossible { place: Place::Memory, key: key.into(), reason: reason.into(), hint: hint.into() }
     }
 
     /// The dotted key that the error is about.

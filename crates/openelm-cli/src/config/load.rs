@@ -30,8 +30,7 @@ impl RunConfig {
     /// # Errors
     /// The first problem: a file that cannot be read, broken YAML, an unknown or missing key, a value that cannot be.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::load_text(&text, path, overrides)
     }
 
@@ -60,8 +59,7 @@ impl RunConfig {
         if overrides.is_empty() {
             return Ok(self);
         }
-        let mut value = serde_yaml_ng::to_value(&self)
-            .map_err(|source| ConfigError::Write { reason: source.to_string() })?;
+        let mut value = serde_yaml_ng::to_value(&self).map_err(|source| ConfigError::Write { reason: source.to_string() })?;
         for one in overrides {
             one.apply(&mut value)?;
         }
@@ -81,11 +79,7 @@ pub(super) struct Source<'a> {
 
 impl Source<'_> {
     /// Strict reading, straight from the text where there is no override (every error then has a line), else through the value.
-    pub fn read<T: serde::de::DeserializeOwned>(
-        &self,
-        mut value: Value,
-        overrides: &[Override],
-    ) -> Result<T, ConfigError> {
+    pub fn read<T: serde::de::DeserializeOwned>(&self, mut value: Value, overrides: &[Override]) -> Result<T, ConfigError> {
         if overrides.is_empty() {
             return from_text(self.text).map_err(|fault| self.fault(fault, &[]));
         }
@@ -121,10 +115,8 @@ impl Source<'_> {
     /// The same error, standing in the override that set its key or at the key's line.
     pub fn place(&self, error: ConfigError, overrides: &[Override]) -> ConfigError {
         let path = error.key().map(segments).unwrap_or_default();
-        let place = override_at(overrides, &path).unwrap_or_else(|| Place::File {
-            path: self.path.to_owned(),
-            line_column: locate(self.text, &path),
-        });
+        let place = override_at(overrides, &path)
+            .unwrap_or_else(|| Place::File { path: self.path.to_owned(), line_column: locate(self.text, &path) });
         error.at(place)
     }
 }

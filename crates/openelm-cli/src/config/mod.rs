@@ -22,13 +22,9 @@ mod training;
 mod validate;
 mod validate_data;
 
-pub use data::{
-    CorpusSection, DataSection, Order, TokenizerSection, TokenizerTraining, ValidationSection,
-};
+pub use data::{CorpusSection, DataSection, Order, TokenizerSection, TokenizerTraining, ValidationSection};
 pub use error::{ConfigError, Place};
 pub use load::Loaded;
 pub use model::{ModelSection, Multipliers, Preset};
 pub use run::{CheckpointSection, ExportFormat, ExportSection, LogSection, RunConfig, SampleSection};
-pub use training::{
-    Accumulation, Dtype, OptimizerSection, ScheduleSection, TrainingSection,
-};
+pub use training::{Accumulation, Dtype, OptimizerSection, ScheduleSection, TrainingSection};

@@ -36,8 +36,7 @@ impl Override {
                 Err(_) => path.push(Segment::Key(part.to_owned())),
             }
         }
-        let value = serde_yaml_ng::from_str(value)
-            .map_err(|source| wrong(format!("its value is no YAML: {source}")))?;
+        let value = serde_yaml_ng::from_str(value).map_err(|source| wrong(format!("its value is no YAML: {source}")))?;
         Ok(Self { text: text.to_owned(), path, value })
     }
 
@@ -78,9 +77,7 @@ fn put(node: &mut Value, path: &[Segment], value: Value) -> Result<(), String> {
             *node = Value::Mapping(mapping);
             Ok(())
         }
-        (Segment::Key(key), Value::Mapping(mapping)) => {
-            put(mapping.entry(Value::from(key.as_str())).or_insert(Value::Null), rest, value)
-        }
+        (Segment::Key(key), Value::Mapping(mapping)) => put(mapping.entry(Value::from(key.as_str())).or_insert(Value::Null), rest, value),
         (Segment::Index(index), node @ Value::Null) if *index == 0 => {
             let mut element = Value::Null;
             put(&mut element, rest, value)?;
@@ -97,9 +94,7 @@ fn put(node: &mut Value, path: &[Segment], value: Value) -> Result<(), String> {
                 None => Err(format!("there is no element {index}: the list has {length}")),
             }
         }
-        (Segment::Key(key), Value::Sequence(list)) => {
-            Err(format!("`{key}` is no index of a list with {} elements", list.len()))
-        }
+        (Segment::Key(key), Value::Sequence(list)) => Err(format!("`{key}` is no index of a list with {} elements", list.len())),
         (Segment::Index(index), _) => Err(format!("element {index} of something that is no list")),
         (Segment::Key(key), _) => Err(format!("`{key}` would lie inside a plain value")),
     }
@@ -112,8 +107,7 @@ pub(super) fn parse_all(texts: &[String]) -> Result<Vec<Override>, ConfigError> 
 
 /// The folder of a configuration file, absolute, for the relative paths in it.
 pub(super) fn folder_of(path: &Path) -> Result<std::path::PathBuf, ConfigError> {
-    let absolute = std::path::absolute(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let absolute = std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     Ok(absolute.parent().map(Path::to_owned).unwrap_or(absolute))
 }
 

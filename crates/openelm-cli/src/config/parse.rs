@@ -65,8 +65,7 @@ impl Fault {
 
 /// Text into a type; the error has a line and a column.
 pub(super) fn from_text<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
-    serde_path_to_error::deserialize(Deserializer::from_str(text))
-        .map_err(|error| fault(error.path(), error.inner()))
+    serde_path_to_error::deserialize(Deserializer::from_str(text)).map_err(|error| fault(error.path(), error.inner()))
 }
 
 /// A value into a type; the error has no line.
@@ -131,14 +130,8 @@ fn bare_message(error: &serde_yaml_ng::Error) -> String {
             message.replace_range(start..start + suffix.len(), "");
         }
     }
-    const STARTS: [&str; 6] = [
-        "unknown field `",
-        "missing field `",
-        "unknown variant `",
-        "duplicate field `",
-        "invalid type: ",
-        "invalid value: ",
-    ];
+    const STARTS: [&str; 6] =
+        ["unknown field `", "missing field `", "unknown variant `", "duplicate field `", "invalid type: ", "invalid value: "];
     let first = STARTS.iter().filter_map(|start| Some((message.find(&format!(": {start}"))?, 2))).min();
     match first {
         // A quoted value could hold the same words, so what stands before must look like a path.

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConfigError, DataSection, ModelSection, OptimizerSection, ScheduleSection, TokenizerSection,
-    TrainingSection, ValidationSection,
+    ConfigError, DataSection, ModelSection, OptimizerSection, ScheduleSection, TokenizerSection, TrainingSection, ValidationSection,
 };
 
 /// One pretraining run. Every key that is absent from a file has the default written beside its field here.

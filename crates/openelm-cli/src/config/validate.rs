@@ -9,12 +9,7 @@ use super::{ConfigError, ModelSection, Multipliers, RunConfig};
 pub(super) type Check = Result<(), ConfigError>;
 
 /// Fails unless `holds`.
-pub(super) fn require(
-    holds: bool,
-    key: impl Into<String>,
-    reason: impl Into<String>,
-    hint: impl Into<String>,
-) -> Check {
+pub(super) fn require(holds: bool, key: impl Into<String>, reason: impl Into<String>, hint: impl Into<String>) -> Check {
     if holds { Ok(()) } else { Err(ConfigError::impossible(key, reason, hint)) }
 }
 
@@ -62,24 +57,14 @@ impl RunConfig {
         )?;
         not_negative("training.grad_clip", training.grad_clip)?;
         not_negative("training.z_loss", training.z_loss)?;
-        require(
-            !training.device.trim().is_empty(),
-            "training.device",
-            "is empty",
-            "name a device, for example flex",
-        )
+        require(!training.device.trim().is_empty(), "training.device", "is empty", "name a device, for example flex")
     }
 
     fn check_optimizer(&self) -> Check {
         let optimizer = &self.optimizer;
         not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
         for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
-            require(
-                (0.0..1.0).contains(&beta),
-                key,
-                format!("is {beta}"),
-                "give a number of at least 0 and below 1",
-            )?;
+            require((0.0..1.0).contains(&beta), key, format!("is {beta}"), "give a number of at least 0 and below 1")?;
         }
         let holds = optimizer.eps.is_finite() && optimizer.eps > 0.0;
         require(holds, "optimizer.eps", format!("is {}", optimizer.eps), "give a number above 0, such as 1.0e-8")
@@ -122,8 +107,7 @@ impl RunConfig {
         let checkpoint = &self.checkpoint;
         at_least_one("checkpoint.keep_last", checkpoint.keep_last)?;
         require(
-            checkpoint.keep_every == 0
-                || (checkpoint.every > 0 && checkpoint.keep_every.is_multiple_of(checkpoint.every)),
+            checkpoint.keep_every == 0 || (checkpoint.every > 0 && checkpoint.keep_every.is_multiple_of(checkpoint.every)),
             "checkpoint.keep_every",
             format!("{} is no multiple of checkpoint.every ({})", checkpoint.keep_every, checkpoint.every),
             "only steps at which a checkpoint is written can be kept",

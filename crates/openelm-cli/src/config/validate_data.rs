@@ -95,12 +95,7 @@ fn check_corpora(key: &str, corpora: &[CorpusSection]) -> Check {
         require(!corpus.text_key.is_empty(), at("text_key"), "is empty", "name the key or column of the text")?;
         not_negative(at("weight"), corpus.weight)?;
         if let Some([first, end]) = corpus.file_id_range {
-            require(
-                first < end,
-                at("file_id_range"),
-                format!("[{first}, {end}] holds no id"),
-                "give the first id and one past the last",
-            )?;
+            require(first < end, at("file_id_range"), format!("[{first}, {end}] holds no id"), "give the first id and one past the last")?;
         }
         for (number, file) in corpus.files.iter().enumerate() {
             let key = at(&format!("files[{number}]"));

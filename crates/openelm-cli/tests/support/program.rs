@@ -69,9 +69,7 @@ impl Call {
 
     /// Runs the program, which must succeed.
     pub fn succeeds(self) -> Outcome {
-        let outcome = self.outcome();
-        assert!(outcome.status.success(), "{outcome:?}");
-        outcome
+        self.outcome().succeeds()
     }
 
     /// Runs the program, which must fail in the way that every failure has: a message with all of `parts` and a hint.
@@ -173,6 +171,12 @@ impl Outcome {
             assert!(!hint.contains(cause), "{cause:?} is said twice: {message}");
         }
         message
+    }
+
+    /// Fails unless the program succeeded.
+    pub fn succeeds(self) -> Self {
+        assert!(self.status.success(), "{self:?}");
+        self
     }
 
     /// The standard output as one JSON value a line.

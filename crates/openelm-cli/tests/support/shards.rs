@@ -14,8 +14,8 @@ impl Numbers {
 }
 
 const WORDS: [&str; 24] = [
-    "the", "a", "small", "old", "red", "river", "garden", "stone", "bird", "child", "found", "lost", "under", "over", "near", "bright", "quiet",
-    "ran", "sang", "slept", "and", "then", "12", "305",
+    "the", "a", "small", "old", "red", "river", "garden", "stone", "bird", "child", "found", "lost", "under", "over", "near", "bright",
+    "quiet", "ran", "sang", "slept", "and", "then", "12", "305",
 ];
 
 /// `count` texts of 20 to 80 words; other seeds give other texts.

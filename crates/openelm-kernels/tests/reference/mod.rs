@@ -1,5 +1,5 @@
 //! Straightforward f64 arithmetic to compare with, and random values.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use openelm_kernels::{Cpu, Isa, Precision, Threads};
 

@@ -213,12 +213,7 @@ section!(GeneralGpt, "the keys of `general_gpt`", {
     padding_index: Option<u64>,
 }, unused {});
 
-section!(Stats, "the keys of `stats`", {}, unused {
-    train,
-    val,
-    checkpoint_metric,
-    checkpoint_metric_max,
-});
+section!(Stats, "the keys of `stats`", {}, unused { train, val, checkpoint_metric, checkpoint_metric_max });
 
 section!(Pipeline, "the keys of `train_eval_pipeline`", {
     name: Option<String>,
@@ -235,12 +230,4 @@ section!(Fsdp, "the keys of `fsdp`", {
     limit_all_gathers,
 });
 
-section!(Ddp, "the keys of `ddp`", {}, unused {
-    rank,
-    world_size,
-    dist_url,
-    dist_port,
-    device_id,
-    backend,
-    find_unused_params,
-});
+section!(Ddp, "the keys of `ddp`", {}, unused { rank, world_size, dist_url, dist_port, device_id, backend, find_unused_params });

@@ -139,13 +139,11 @@ pub(in crate::config) const KEYS: &[(&str, Effect)] = &[
 ];
 
 /// Sections that only a CoreNet file has.
-const CORENET_ALONE: &[&str] = &[
-    "taskname", "common", "dataset", "text_tokenizer", "loss", "optim", "scheduler", "stats", "train_eval_pipeline", "fsdp", "ddp",
-];
+const CORENET_ALONE: &[&str] =
+    &["taskname", "common", "dataset", "text_tokenizer", "loss", "optim", "scheduler", "stats", "train_eval_pipeline", "fsdp", "ddp"];
 /// Sections that only our form has.
-const OURS_ALONE: &[&str] = &[
-    "name", "seed", "tokenizer", "data", "validation", "training", "optimizer", "schedule", "checkpoint", "log", "sample", "export",
-];
+const OURS_ALONE: &[&str] =
+    &["name", "seed", "tokenizer", "data", "validation", "training", "optimizer", "schedule", "checkpoint", "log", "sample", "export"];
 
 /// Whether most of what only one of the two forms has is CoreNet's.
 pub(super) fn mostly_corenet(value: &Value) -> bool {

@@ -84,9 +84,7 @@ fn split(overrides: &[String]) -> Result<(Vec<Override>, Vec<Override>), ConfigE
 
 fn supplied(ours: &[Override]) -> Supplied {
     let sets = |section: &str, key: &str| {
-        ours.iter().any(|one| {
-            one.section() == section && one.path.get(1).is_none_or(|segment| *segment == Segment::Key(key.to_owned()))
-        })
+        ours.iter().any(|one| one.section() == section && one.path.get(1).is_none_or(|segment| *segment == Segment::Key(key.to_owned())))
     };
     Supplied { tokenizer: sets("tokenizer", "path") || sets("tokenizer", "train"), corpora: sets("data", "corpora") }
 }

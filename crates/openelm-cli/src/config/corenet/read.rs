@@ -10,8 +10,8 @@ use crate::config::error::Place;
 use crate::config::model::ROPE_MAX_LENGTH;
 use crate::config::training::default_device;
 use crate::config::{
-    Accumulation, CheckpointSection, ConfigError, CorpusSection, DataSection, Dtype, LogSection, ModelSection, OptimizerSection,
-    Order, RunConfig, ScheduleSection, TokenizerSection, TrainingSection,
+    Accumulation, CheckpointSection, ConfigError, CorpusSection, DataSection, Dtype, LogSection, ModelSection, OptimizerSection, Order,
+    RunConfig, ScheduleSection, TokenizerSection, TrainingSection,
 };
 
 /// The trainer that splits weights over GPUs; its arithmetic is set in the section `fsdp`.
@@ -95,7 +95,11 @@ fn check_fixed(file: &Sections) -> Result<(), ConfigError> {
         return Err(bad("common.accum_after_epoch", "is not 0", "leave it out: there are no epochs here to begin after"));
     }
     if file.common.grad_clip == Some(0.0) {
-        return Err(bad("common.grad_clip", "is 0, with which CoreNet would shrink every gradient to nothing", "leave it out for no limit"));
+        return Err(bad(
+            "common.grad_clip",
+            "is 0, with which CoreNet would shrink every gradient to nothing",
+            "leave it out for no limit",
+        ));
     }
     if loss.cross_entropy.label_smoothing.unwrap_or(0.0) != 0.0 {
         return Err(bad("loss.language_modeling.cross_entropy.label_smoothing", "is not 0", "labels are not smoothed here: leave it out"));

@@ -161,10 +161,7 @@ fn reference_files_are_read() {
     let names: Vec<&str> = config.data.corpora.iter().map(|corpus| corpus.name.as_str()).collect();
     assert_eq!(
         names,
-        [
-            "refinedweb", "arxiv", "book", "github", "stackexchange", "wiki", "c4", "pile", "books", "en_simple_wiki_v0",
-            "stack-v4-train"
-        ]
+        ["refinedweb", "arxiv", "book", "github", "stackexchange", "wiki", "c4", "pile", "books", "en_simple_wiki_v0", "stack-v4-train"]
     );
     assert_eq!(config.tokenizer.path, Some(PathBuf::from("/tokenizers/spm-2k/tokenizer.model")));
     assert_eq!(config.data.corpora[0].files, ["/corpora/refinedweb/refinedweb-{file_id:05d}-of-00002.parquet"]);

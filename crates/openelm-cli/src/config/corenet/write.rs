@@ -7,9 +7,7 @@
 use std::fmt::Write as _;
 
 use super::keys::DATA_INFO;
-use crate::config::{
-    CheckpointSection, ConfigError, CorpusSection, DataSection, Dtype, ModelSection, Order, Preset, RunConfig,
-};
+use crate::config::{CheckpointSection, ConfigError, CorpusSection, DataSection, Dtype, ModelSection, Order, Preset, RunConfig};
 
 /// The file, and a line for everything that CoreNet does not know and that changes no weight.
 ///

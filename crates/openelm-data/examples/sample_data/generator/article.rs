@@ -1,8 +1,8 @@
 //! Articles of Veyra's encyclopaedia: true statements about one entity and those it is linked with.
 
 use super::draw::Halt;
-use super::scribe::Scribe;
 use super::kinds::Kind;
+use super::scribe::Scribe;
 use super::world::Value;
 
 /// How often an article or question is about each kind.

@@ -1,8 +1,8 @@
 //! A traveller's report on a town, true to Veyra's facts, with comments from the wide world.
 
 use super::draw::Halt;
-use super::scribe::{Limit, Scribe};
 use super::kinds::Kind;
+use super::scribe::{Limit, Scribe};
 
 pub fn blog(s: &mut Scribe) -> Result<(), Halt> {
     s.promise_person("hero");

@@ -1,8 +1,26 @@
 //! The little English that tables cannot hold: numbers in words, "a" or "an", lists, capitals.
 
 const SMALL: [&str; 20] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
-    "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
 ];
 const TENS: [&str; 10] = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 const ORDINALS: [&str; 13] =
@@ -89,7 +107,9 @@ mod tests {
 
     #[test]
     fn articles_follow_the_sound() {
-        for (phrase, whole) in [("owl", "an owl"), ("red owl", "a red owl"), ("honest baker", "an honest baker"), ("useful map", "a useful map")] {
+        for (phrase, whole) in
+            [("owl", "an owl"), ("red owl", "a red owl"), ("honest baker", "an honest baker"), ("useful map", "a useful map")]
+        {
             assert_eq!(with_article(phrase), whole);
         }
     }

@@ -52,12 +52,9 @@ impl Kind {
     /// The attributes, in the order in which they are drawn.
     pub fn domains(self) -> &'static [(&'static str, Domain)] {
         match self {
-            Kind::River => &[
-                ("source", Domain::Phrase),
-                ("mouth", Domain::Phrase),
-                ("length", Domain::Number(30, 899)),
-                ("colour", Domain::Phrase),
-            ],
+            Kind::River => {
+                &[("source", Domain::Phrase), ("mouth", Domain::Phrase), ("length", Domain::Number(30, 899)), ("colour", Domain::Phrase)]
+            }
             Kind::Plant => &[
                 ("flower", Domain::Phrase),
                 ("month", Domain::Phrase),

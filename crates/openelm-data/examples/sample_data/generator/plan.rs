@@ -56,7 +56,11 @@ pub const CORPORA: &[Corpus] = &[
         name: "refinedweb",
         blend: &[(Genre::Story, 5), (Genre::Blog, 5), (Genre::Article, 2), (Genre::Questions, 2), (Genre::Sums, 1)],
         shards: &[
-            Shard { path: "refinedweb/refinedweb-00000-of-00002.parquet", documents: 420, layout: Layout::RefinedWeb { decomposed: false } },
+            Shard {
+                path: "refinedweb/refinedweb-00000-of-00002.parquet",
+                documents: 420,
+                layout: Layout::RefinedWeb { decomposed: false },
+            },
             Shard { path: "refinedweb/refinedweb-00001-of-00002.parquet", documents: 420, layout: Layout::RefinedWeb { decomposed: true } },
         ],
     },
@@ -133,16 +137,8 @@ pub const CORPORA: &[Corpus] = &[
         name: "dolma/books",
         blend: &[(Genre::Chapter, 1)],
         shards: &[
-            Shard {
-                path: "dolma/books/books-0000.json.gz",
-                documents: 120,
-                layout: Layout::Dolma { source: "gutenberg", members: 1 },
-            },
-            Shard {
-                path: "dolma/books/books-0001.json.gz",
-                documents: 120,
-                layout: Layout::Dolma { source: "gutenberg", members: 2 },
-            },
+            Shard { path: "dolma/books/books-0000.json.gz", documents: 120, layout: Layout::Dolma { source: "gutenberg", members: 1 } },
+            Shard { path: "dolma/books/books-0001.json.gz", documents: 120, layout: Layout::Dolma { source: "gutenberg", members: 2 } },
         ],
     },
     Corpus {

@@ -3,8 +3,8 @@
 use super::article::{bind_comparison, choose_kind};
 use super::draw::Halt;
 use super::english;
-use super::scribe::{Limit, Scribe};
 use super::kinds::Kind;
+use super::scribe::{Limit, Scribe};
 use super::world::Value;
 
 /// What the answer to a question has to say.
@@ -18,8 +18,7 @@ pub enum Topic {
     Sum,
 }
 
-const TRUTHS: [(Kind, &str); 4] =
-    [(Kind::Town, "product"), (Kind::Animal, "food"), (Kind::Plant, "month"), (Kind::Person, "trade")];
+const TRUTHS: [(Kind, &str); 4] = [(Kind::Town, "product"), (Kind::Animal, "food"), (Kind::Plant, "month"), (Kind::Person, "trade")];
 const HOPS: [(Kind, &str, Kind, &str); 7] = [
     (Kind::Person, "town", Kind::Town, "region"),
     (Kind::Person, "town", Kind::Town, "river"),
@@ -141,7 +140,11 @@ pub fn other_value(s: &mut Scribe, kind: Kind, attribute: &str, truth: &str) -> 
     let weights: Vec<u32> =
         class.alternatives.iter().map(|alternative| if alternative.phrase == truth { 0 } else { alternative.weight }).collect();
     let chosen = s.draw.pick(&weights)?;
-    class.alternatives.get(chosen).map(|alternative| alternative.phrase.clone()).ok_or_else(|| Halt::Fault("a value beyond its table".into()))
+    class
+        .alternatives
+        .get(chosen)
+        .map(|alternative| alternative.phrase.clone())
+        .ok_or_else(|| Halt::Fault("a value beyond its table".into()))
 }
 
 /// Says the right answer to the question that was said last.

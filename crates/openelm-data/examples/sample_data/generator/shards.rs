@@ -40,7 +40,9 @@ pub fn pack(shard: &Shard, corpus: &str, documents: &[Document], first: u64) -> 
         }
         Layout::RedPajama => {
             let subset = corpus.rsplit('/').next().unwrap_or(corpus);
-            Ok(lines(&|document, index| json!({"text": document.text, "meta": red_pajama_meta(subset, document, index)})).concat().into_bytes())
+            Ok(lines(&|document, index| json!({"text": document.text, "meta": red_pajama_meta(subset, document, index)}))
+                .concat()
+                .into_bytes())
         }
         Layout::Dolma { source, members } => {
             let lines = lines(&|document, index| {

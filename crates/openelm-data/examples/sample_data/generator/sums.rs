@@ -4,17 +4,8 @@ use super::draw::Halt;
 use super::scribe::{Limit, Scribe};
 
 /// The sorts of exercises, with their weights. One sort is used once in a work sheet.
-const SORTS: [(&str, u32); 9] = [
-    ("add", 5),
-    ("subtract", 4),
-    ("table", 3),
-    ("words", 4),
-    ("steps", 3),
-    ("gap", 3),
-    ("row", 3),
-    ("order", 2),
-    ("story", 4),
-];
+const SORTS: [(&str, u32); 9] =
+    [("add", 5), ("subtract", 4), ("table", 3), ("words", 4), ("steps", 3), ("gap", 3), ("row", 3), ("order", 2), ("story", 4)];
 
 /// A work sheet of three to five exercises.
 pub fn sums(s: &mut Scribe) -> Result<(), Halt> {

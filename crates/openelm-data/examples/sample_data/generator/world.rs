@@ -109,7 +109,8 @@ impl World {
                 }
                 let used = taken.iter_mut().find(|(name, _)| *name == attribute).map(|(_, used)| used);
                 let Some(used) = used else { return Err(Halt::Fault("a list of taken phrases is missing".into())) };
-                let weights: Vec<u32> = class.weights.iter().zip(used.iter()).map(|(weight, used)| if *used { 0 } else { *weight }).collect();
+                let weights: Vec<u32> =
+                    class.weights.iter().zip(used.iter()).map(|(weight, used)| if *used { 0 } else { *weight }).collect();
                 let chosen = draw.pick(&weights)?;
                 if let Some(used) = used.get_mut(chosen) {
                     *used = true;

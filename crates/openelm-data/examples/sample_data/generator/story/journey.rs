@@ -1,8 +1,8 @@
 //! A parcel is carried to another town: an obstacle costs a day unless the right thing was packed, and the days add up.
 
 use super::super::draw::Halt;
-use super::super::scribe::Scribe;
 use super::super::kinds::Kind;
+use super::super::scribe::Scribe;
 use super::{end, scenery};
 
 pub fn prepare(s: &mut Scribe) {

@@ -2,8 +2,8 @@
 
 use super::super::draw::Halt;
 use super::super::english;
-use super::super::scribe::Scribe;
 use super::super::kinds::Kind;
+use super::super::scribe::Scribe;
 use super::{at, end, scenery};
 
 pub fn prepare(s: &mut Scribe) {

@@ -10,8 +10,8 @@ mod market;
 mod trade;
 
 use super::draw::Halt;
-use super::scribe::Scribe;
 use super::kinds::Kind;
+use super::scribe::Scribe;
 
 #[derive(Clone, Copy)]
 enum Plot {
