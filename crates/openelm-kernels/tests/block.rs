@@ -1,5 +1,7 @@
 //! A whole block: values against an f64 forward pass, gradients against finite differences of it.
 
+#![allow(clippy::unwrap_used)]
+
 mod reference;
 
 use openelm_kernels::*;

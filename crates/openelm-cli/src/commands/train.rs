@@ -76,7 +76,8 @@ fn forget(out: &Path, existed: bool) {
 fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result<Run> {
     let settings = train_settings(config)?;
     settings.rank_batch(1)?;
-    let model_config = model_config(&config.model)?;
+    let file = || arguments.config.config.display().to_string();
+    let model_config = model_config(&config.model).with_context(file)?;
     let parameters = OpenElm::infos_of(&model_config)?.iter().map(|info| info.count()).sum();
     let device = open_device(&config.training.device)?;
     let mut folder = None;
@@ -98,9 +99,9 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result
         Some(place) => format!("the tokenizer {}", place.display()),
         None => "the trained tokenizer".into(),
     };
-    check_vocabulary(&tokenizer, &tokenizer_name, &model_config).with_context(|| arguments.config.config.display().to_string())?;
+    check_vocabulary(&tokenizer, &tokenizer_name, &model_config).with_context(file)?;
     if let Some(section) = &config.sample {
-        generate::check_sample(&tokenizer, section, &model_config).with_context(|| arguments.config.config.display().to_string())?;
+        generate::check_sample(&tokenizer, section, &model_config).with_context(file)?;
     }
     if let Some(checkpoint) = &checkpoint {
         check_same_run(checkpoint, config, &tokenizer, &model_config)?;
