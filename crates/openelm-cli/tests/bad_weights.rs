@@ -123,7 +123,12 @@ fn a_run_that_diverges_stops_and_goes_on_from_the_last_good_checkpoint() {
     ground.train("whole", &[]).succeeds();
     let run = ground.run("run");
     let before = digests(&run.path.join("checkpoints"));
-    let message = ground.train("run", &["schedule.max_lr=1e30"]).resume().fails(&["step 8: ", " is ", "the last good checkpoint is of step 6", "step-00000006"]);
+    let message = ground.train("run", &["schedule.max_lr=1e30"]).resume().fails(&[
+        "step 8: ",
+        " is ",
+        "the last good checkpoint is of step 6",
+        "step-00000006",
+    ]);
     assert!(message.contains("NaN") || message.contains("inf"), "{message}");
     assert_eq!(digests(&run.path.join("checkpoints")), before);
     let log = fs::read_to_string(run.path.join("metrics.jsonl")).unwrap();
@@ -172,7 +177,10 @@ fn generation_and_export() {
     // A tokenizer that has more tokens than the model has rows.
     let bigger = "tokenizer={train: {vocab_size: 310}}";
     ground.call(["tokenizer", "train", "config.yaml", "--out", "bigger", "--set", bigger]).succeeds();
-    generate(&["weights", "--tokenizer", "bigger", "--prompt", "the bird found a small river near the garden."], &["outside the model's vocabulary of 300"]);
+    generate(
+        &["weights", "--tokenizer", "bigger", "--prompt", "the bird found a small river near the garden."],
+        &["outside the model's vocabulary of 300"],
+    );
     let export = ["export", "weights", "--format", "hf", "--out", "out", "--tokenizer", "bigger"];
     ground.call(export).fails(&["the tokenizer has 310 tokens", "300 rows"]);
     assert!(!ground.path("out").exists());

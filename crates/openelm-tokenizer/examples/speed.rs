@@ -3,7 +3,7 @@
 //! usage: speed CORPORA_DIR TOKENIZER [--threads N] [--repeat N]
 //! Prints one JSON object: megabytes of UTF-8 text per second (the best of the repetitions), tokens per second, tokens.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/shards/mod.rs"]
 mod shards;

@@ -39,7 +39,7 @@ pub(crate) struct Scratch {
 /// Buffers that wait for a thread: as many as threads ever encoded at once.
 #[derive(Debug, Default)]
 pub(crate) struct Scratches {
-    waiting: Mutex<Vec<Box<Scratch>>>,
+    waiting: Mutex<Vec<Scratch>>,
 }
 
 impl Scratches {

@@ -34,7 +34,7 @@ pub(crate) struct Parts {
     pub vocabulary: Vocabulary,
     pub encoding: Encoding,
     pub decoding: Decoding,
-    /// Control tokens by their texts.
+    /// Control tokens, and the unknown token, by their texts.
     pub controls: Option<Matcher>,
     pub fingerprint: String,
     pub source: Source,
@@ -118,7 +118,7 @@ impl Tokenizer {
             unk_surface: model.trainer.unk_surface.clone(),
         };
         Ok(Self::new(Parts {
-            controls: Matcher::new(vocabulary.of_kind(PieceKind::Control)),
+            controls: Matcher::new(vocabulary.of_kind(PieceKind::Control).chain(vocabulary.of_kind(PieceKind::Unknown))),
             fingerprint: fingerprint::of_model(&model),
             vocabulary,
             encoding,
@@ -139,7 +139,8 @@ impl Tokenizer {
 
     /// The ids of `text`, without beginning and end. Texts of control tokens, such as `</s>`, are text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::new();
+        // A token has four bytes of text or more, mostly.
+        let mut ids = Vec::with_capacity(text.len() / 4);
         self.encode_into(text, &mut ids);
         ids
     }
@@ -163,7 +164,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of `text`, in which control tokens' texts are these tokens. What stands between them is encoded as a text of its
+    /// The ids of `text`, in which control tokens' texts (and the unknown token's) are these tokens. What stands between them is encoded as a text of its
     /// own, as Hugging Face tokenizers does.
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();

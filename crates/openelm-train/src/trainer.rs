@@ -14,7 +14,7 @@ use openelm_model::{OpenElm, ParameterInfo};
 use serde_json::Value;
 
 use crate::adamw::{AdamW, MOMENTS};
-use crate::backward::{LossSums, losses};
+use crate::engine::{Engine, LossSums, engine_for};
 use crate::error::TrainError;
 use crate::metrics::{MetricsLog, StepRecord, ValidationRecord};
 use crate::micro_batch::MicroBatch;
@@ -62,6 +62,7 @@ pub struct Trainer {
     folder: RunFolder,
     model: OpenElm,
     optimizer: AdamW,
+    engine: Box<dyn Engine>,
     loader: Loader,
     validation: Vec<MicroBatch>,
     /// Updates done.
@@ -101,10 +102,11 @@ impl Trainer {
                 (optimizer, checkpoint.manifest().step, checkpoint.manifest().tokens)
             }
         };
+        let engine = engine_for(&model)?;
         let metrics = MetricsLog::open(folder.path(), step)?;
         let events = tensorboard.then(|| EventLog::create(&folder.path().join("tensorboard"))).transpose()?;
         let saved = checkpoint.map(|checkpoint| (step, checkpoint.path().to_owned()));
-        Ok(Self { settings, facts, folder, model, optimizer, loader, validation, step, tokens, saved, metrics, events })
+        Ok(Self { settings, facts, folder, model, optimizer, engine, loader, validation, step, tokens, saved, metrics, events })
     }
 
     /// Trains until all updates are done or `stop` is set.
@@ -154,7 +156,7 @@ impl Trainer {
         let waited = self.loader.wait_seconds();
         let batch = self.loader.next_batch(rank_batch)?;
         let batches = MicroBatch::cut(&batch, self.settings.micro_batch, self.model.config().vocab_size)?;
-        let outcome = train_step(&mut self.model, &mut self.optimizer, &batches, self.step, &self.settings);
+        let outcome = train_step(&mut *self.engine, &mut self.model, &mut self.optimizer, &batches, self.step, &self.settings);
         let outcome = outcome.map_err(|error| self.with_last_checkpoint(error))?;
         self.step += 1;
         self.tokens += outcome.losses.targets;
@@ -177,7 +179,7 @@ impl Trainer {
         }
         let mut sums = LossSums::default();
         for batch in &self.validation {
-            sums.add(losses(&self.model, batch, &self.settings.arithmetic())?);
+            sums.add(self.engine.losses(&self.model, batch, &self.settings.arithmetic())?);
         }
         let loss = sums.ce_loss();
         let record = ValidationRecord { step: self.step, validation_loss: loss, perplexity: loss.exp(), validation_tokens: sums.targets };

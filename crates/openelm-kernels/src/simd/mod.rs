@@ -171,7 +171,7 @@ mod tests {
                     let found = out[operation][i];
                     assert!((found - expected).abs() <= 2e-6 * expected.abs().max(1.0), "{isa:?} {operation} {i}: {found} {expected}");
                 }
-                let kept = if i < 7 || i >= 9 { half } else { 0.0 };
+                let kept = if (7..9).contains(&i) { 0.0 } else { half };
                 assert_eq!(widen_half(halves[i]), kept, "{isa:?} {i}");
             }
             assert!((sum - a.iter().sum::<f32>()).abs() < 1e-5);
