@@ -26,9 +26,7 @@ mod values;
 pub use adamw::{AdamW, adamw_step, sum_of_squares};
 pub use arena::{Arena, Buffer};
 pub use attention::{AttentionShape, attention_backward, attention_forward};
-pub use block::{
-    BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Keep, Saved, block_backward, block_forward,
-};
+pub use block::{BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Keep, Saved, block_backward, block_forward};
 pub use cpu::{Cpu, Precision};
 pub use embedding::{embedding_backward, embedding_forward};
 pub use error::KernelError;

@@ -101,7 +101,13 @@ mod tests {
     fn the_longest_rule_wins() {
         let map = Charsmap::parse(&compiled()).unwrap();
         // The rules are those of scripts/sentencepiece_hashes.py.
-        for (text, expected) in [("\u{ff21}x", Some(("A", 3))), ("\u{fb01}", Some(("fi", 3))), ("e\u{301}e", Some(("é", 3))), ("\u{200b}", Some(("", 3))), ("\t\t", Some((" ", 1)))] {
+        for (text, expected) in [
+            ("\u{ff21}x", Some(("A", 3))),
+            ("\u{fb01}", Some(("fi", 3))),
+            ("e\u{301}e", Some(("é", 3))),
+            ("\u{200b}", Some(("", 3))),
+            ("\t\t", Some((" ", 1))),
+        ] {
             assert_eq!(map.at_start(text), expected, "{text:?}");
         }
         for text in ["", "e", "ex", "x\t", "\0", "\u{301}", "\u{ff23}"] {

@@ -43,10 +43,19 @@ pub(crate) struct Parts {
 /// How text becomes ids.
 #[derive(Debug)]
 pub(crate) enum Encoding {
-    Bpe { normalizer: Normalizer, encoder: Box<BpeEncoder> },
+    Bpe {
+        normalizer: Normalizer,
+        encoder: Box<BpeEncoder>,
+    },
     /// BPE by a list of merges, as `tokenizer.json` has it.
-    ListedBpe { prefix: Prefix, encoder: Box<BpeEncoder> },
-    Unigram { normalizer: Normalizer, encoder: Box<UnigramEncoder> },
+    ListedBpe {
+        prefix: Prefix,
+        encoder: Box<BpeEncoder>,
+    },
+    Unigram {
+        normalizer: Normalizer,
+        encoder: Box<UnigramEncoder>,
+    },
     Library(Arc<LibraryTokenizer>),
 }
 
@@ -104,7 +113,11 @@ impl Tokenizer {
         let vocabulary = Vocabulary::of_model(&model, path)?;
         if model.denormalizer.as_ref().is_some_and(|spec| !spec.charsmap.is_empty()) {
             let what = "a SentencePiece model with a denormalisation rule".to_owned();
-            return Err(TokenizerError::Unsupported { path: path.to_owned(), what, hint: "train the model without denormalization_rule_tsv" });
+            return Err(TokenizerError::Unsupported {
+                path: path.to_owned(),
+                what,
+                hint: "train the model without denormalization_rule_tsv",
+            });
         }
         let normalizer = Normalizer::of_model(&model, &vocabulary, path)?;
         let escaped = model.normalizer.escape_whitespaces;
@@ -292,7 +305,10 @@ fn find(path: &Path) -> Result<PathBuf, TokenizerError> {
     let missing = |reason| TokenizerError::Missing { path: path.to_owned(), reason };
     if path.is_dir() {
         let candidates = [MODEL, JSON].map(|name| path.join(name));
-        return candidates.into_iter().find(|file| file.is_file()).ok_or_else(|| missing("the folder holds neither tokenizer.model nor tokenizer.json"));
+        return candidates
+            .into_iter()
+            .find(|file| file.is_file())
+            .ok_or_else(|| missing("the folder holds neither tokenizer.model nor tokenizer.json"));
     }
     if path.exists() { Ok(path.to_owned()) } else { Err(missing("no such file or folder")) }
 }

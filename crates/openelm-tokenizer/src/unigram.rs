@@ -41,7 +41,8 @@ const NOWHERE: usize = usize::MAX;
 impl UnigramEncoder {
     pub fn new(vocabulary: &Vocabulary, escaped: bool) -> Self {
         let normal = |piece: &&Piece| piece.kind == PieceKind::Normal;
-        let of_normal = |start: f32, pick: fn(f32, f32) -> f32| vocabulary.pieces.iter().filter(normal).map(|piece| piece.score).fold(start, pick);
+        let of_normal =
+            |start: f32, pick: fn(f32, f32) -> f32| vocabulary.pieces.iter().filter(normal).map(|piece| piece.score).fold(start, pick);
         let (low, high) = (of_normal(f32::MAX, f32::min), of_normal(f32::MIN_POSITIVE, f32::max));
         let mut trie = Trie::default();
         for (text, id) in &vocabulary.pieces_by_text {
@@ -60,7 +61,12 @@ impl UnigramEncoder {
             unk: vocabulary.unk.unwrap_or_default(),
             unk_score: low - UNKNOWN_PENALTY,
             bytes: vocabulary.bytes.clone(),
-            emit: vocabulary.pieces.iter().zip(0..).map(|(piece, id)| vocabulary.reserved.get(&piece.text).copied().unwrap_or(id)).collect(),
+            emit: vocabulary
+                .pieces
+                .iter()
+                .zip(0..)
+                .map(|(piece, id)| vocabulary.reserved.get(&piece.text).copied().unwrap_or(id))
+                .collect(),
         }
     }
 

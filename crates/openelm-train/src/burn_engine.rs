@@ -8,7 +8,7 @@
 //! look-up's; the padding row receives none from the look-up.
 
 use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
-use openelm_model::{Block, CausalMask, OpenElm, RmsNorm, Precision, Rotation};
+use openelm_model::{Block, CausalMask, OpenElm, Precision, RmsNorm, Rotation};
 
 use crate::adamw::AdamW;
 use crate::engine::{Arithmetic, Engine, LossSums, Update};
@@ -44,11 +44,7 @@ impl Engine for BurnEngine {
 
     fn gradient(&self, index: usize) -> Result<Option<Vec<f32>>, TrainError> {
         let read = |tensor: &Tensor<1>| {
-            tensor.try_to_vec_as::<f32>().map_err(|error| TrainError::Device {
-                step: 0,
-                what: "a gradient",
-                reason: format!("{error:?}"),
-            })
+            tensor.try_to_vec_as::<f32>().map_err(|error| TrainError::Device { step: 0, what: "a gradient", reason: format!("{error:?}") })
         };
         self.gradients.get(index).map(read).transpose()
     }

@@ -5,8 +5,8 @@
 
 use openelm_kernels::{
     AdamW as KernelAdamW, BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Cpu, HeadGradients, HeadLoss, HeadNorms,
-    Heads, HostTensor, Keep, LossSettings, RotaryTables, Saved, Values, ValuesMut, adamw_step, block_backward,
-    block_forward, change_values, embedding_backward, embedding_forward, head_loss, rms_norm_backward, rms_norm_forward, sum_of_squares,
+    Heads, HostTensor, Keep, LossSettings, RotaryTables, Saved, Values, ValuesMut, adamw_step, block_backward, block_forward,
+    change_values, embedding_backward, embedding_forward, head_loss, rms_norm_backward, rms_norm_forward, sum_of_squares,
 };
 use openelm_model::{Block, OpenElm, Precision};
 

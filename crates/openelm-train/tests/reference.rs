@@ -1,9 +1,7 @@
 //! Schedule, losses, gradients and updates against CoreNet's own values, on the device that OPENELM_TEST_DEVICE names.
 
 use openelm_model::{ModelConfig, ModelError, OpenElm, Precision, open_device, preset};
-use openelm_train::{
-    Accumulation, AdamW, AdamWConfig, Arithmetic, MicroBatch, Schedule, TrainSettings, engine_for, train_step,
-};
+use openelm_train::{Accumulation, AdamW, AdamWConfig, Arithmetic, MicroBatch, Schedule, TrainSettings, engine_for, train_step};
 use reference_values::{Tensors, apart, json, largest, reference};
 
 const VOCABULARY: usize = 2176;

@@ -164,8 +164,20 @@ mod tests {
                 let (x, y) = (a[i], b[i]);
                 let half = widen_half(round_half(x));
                 let expected = [
-                    x + y, x - y, x * y, x / y, x.max(y), x.min(y), (x * x).sqrt(), x * y + 0.5, x.round_ties_even(),
-                    x * y.round_ties_even().exp2(), f32::from(u8::from(x < y)), half, if i < 5 { x } else { 0.0 }, x.exp(),
+                    x + y,
+                    x - y,
+                    x * y,
+                    x / y,
+                    x.max(y),
+                    x.min(y),
+                    (x * x).sqrt(),
+                    x * y + 0.5,
+                    x.round_ties_even(),
+                    x * y.round_ties_even().exp2(),
+                    f32::from(u8::from(x < y)),
+                    half,
+                    if i < 5 { x } else { 0.0 },
+                    x.exp(),
                 ];
                 for (operation, expected) in expected.into_iter().enumerate() {
                     let found = out[operation][i];
