@@ -103,6 +103,21 @@ fn impossible_numbers() {
 }
 
 #[test]
+fn settings_of_the_environment() {
+    let ground = Ground::new();
+    ground.finished_run("run");
+    for (key, value, reason) in [
+        ("OPENELM_THREADS", "0", "not a number of threads"),
+        ("RAYON_NUM_THREADS", "two", "not a number"),
+        ("OPENELM_ISA", "mmx", "no such instruction set"),
+    ] {
+        let parts = [&format!("{key}={value}"), reason];
+        fails_without_a_trace(&ground, ground.train("new", &[]).env(key, value), &parts);
+        fails_without_a_trace(&ground, ground.train("run", &[]).resume().env(key, value), &parts);
+    }
+}
+
+#[test]
 fn missing_shards() {
     let ground = Ground::new();
     ground.finished_run("run");

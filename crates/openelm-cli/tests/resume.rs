@@ -81,8 +81,9 @@ fn any_number_of_threads() {
     for (name, threads) in [("one", "1"), ("two", "2"), ("three", "3")] {
         ground.train(name, &[&format!("data.threads={threads}")]).env("RAYON_NUM_THREADS", threads).succeeds();
     }
+    ground.train("four", &[]).env("OPENELM_THREADS", "4").succeeds();
     // The number of threads stands in the configuration, which the manifest repeats; everything else is the same.
-    for name in ["two", "three"] {
+    for name in ["two", "three", "four"] {
         let (one, other) = (ground.run("one"), ground.run(name));
         assert_eq!(one.metrics(), other.metrics());
         for file in ["model.safetensors", "optimizer.safetensors"] {
