@@ -1,4 +1,5 @@
 //! The rules of the design that can be checked: which crate may use which, and what no crate may hold.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

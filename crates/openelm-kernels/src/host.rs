@@ -68,7 +68,7 @@ mod tests {
         let mut turned = kept.clone().transpose();
         assert_eq!(HostTensor::of(&turned).unwrap().values(), [1.0, 4.0, 2.0, 50.0, 3.0, 6.0]);
         assert!(change_values(&mut turned, |values| values[1] = -4.0));
-        assert_eq!(turned.into_data().to_vec::<f32>().unwrap(), [1.0, -4.0, 2.0, 50.0, 3.0, 6.0]);
+        assert_eq!(turned.into_data().try_to_vec::<f32>().unwrap(), [1.0, -4.0, 2.0, 50.0, 3.0, 6.0]);
         let mut part = kept.clone().narrow(0, 1, 1);
         assert!(change_values(&mut part, |values| assert_eq!(values, [4.0, 50.0, 6.0])));
     }
@@ -78,6 +78,6 @@ mod tests {
         let mut tensor = Tensor::<1>::from_floats([1.0], &Device::flex()).autodiff().require_grad();
         assert!(HostTensor::of(&tensor).is_none());
         assert!(!change_values(&mut tensor, |_| unreachable!()));
-        assert_eq!(tensor.inner().into_data().to_vec::<f32>().unwrap(), [1.0]);
+        assert_eq!(tensor.inner().into_data().try_to_vec::<f32>().unwrap(), [1.0]);
     }
 }

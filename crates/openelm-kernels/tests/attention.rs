@@ -1,4 +1,5 @@
 //! Attention against f64, on every instruction set, several numbers of threads, head sizes and document boundaries.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod reference;
 

@@ -1,4 +1,5 @@
 //! Products against f64 sums, on every instruction set of this processor and several numbers of threads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod reference;
 

@@ -1,4 +1,5 @@
 //! Schedule, losses, gradients and updates against CoreNet's own values, on the device that OPENELM_TEST_DEVICE names.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use openelm_model::{ModelConfig, ModelError, OpenElm, Precision, open_device, preset};
 use openelm_train::{Accumulation, AdamW, AdamWConfig, Arithmetic, MicroBatch, Schedule, TrainSettings, engine_for, train_step};
