@@ -89,6 +89,59 @@ pub struct ParamsArguments {
 pub enum DataCommand {
     /// Print the next sequences in training order.
     Show(DataShowArguments),
+    /// Estimate from metadata and a sample what a run would read, and warn of what cannot work.
+    Plan(DataPlanArguments),
+    /// Read every shard and report damaged ones; the exit status says whether there are any.
+    Verify(DataVerifyArguments),
+    /// Count documents, characters and tokens, and what the filters take out.
+    Stats(DataStatsArguments),
+    /// Fill the token cache (data.cache) ahead of training.
+    Tokenize(DataTokenizeArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct DataPlanArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// Processes of the run.
+    #[arg(long, default_value_t = 1)]
+    pub world: usize,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DataVerifyArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// One JSON list: a report of each shard, sound ones too.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DataStatsArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Histograms of lengths as an SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DataTokenizeArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// This process's part of the shards, from 0.
+    #[arg(long, default_value_t = 0)]
+    pub part: usize,
+    /// Processes that share the work.
+    #[arg(long, default_value_t = 1)]
+    pub parts: usize,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +298,8 @@ pub enum BenchCommand {
     Train(BenchTrainArguments),
     /// Time every CPU kernel against this machine's measured limits.
     Kernels(BenchKernelsArguments),
+    /// Time the way from shards to sequences.
+    Data(BenchDataArguments),
 }
 
 #[derive(Debug, Args)]
@@ -256,6 +311,24 @@ pub struct BenchKernelsArguments {
     #[arg(long, default_value = "")]
     pub filter: String,
     /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchDataArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// Background threads; 0: one for each core.
+    #[arg(long, default_value_t = 2)]
+    pub threads: usize,
+    /// Seconds that the whole pipeline is measured.
+    #[arg(long, default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Measure the whole pipeline alone.
+    #[arg(long)]
+    pub no_stages: bool,
+    /// One JSON line.
     #[arg(long)]
     pub json: bool,
 }

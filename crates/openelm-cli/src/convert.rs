@@ -7,7 +7,7 @@ use openelm_data::{CorpusConfig, DataConfig};
 use openelm_model::{ModelConfig, Precision, preset};
 use openelm_train::{AdamWConfig, Schedule, TrainSettings};
 
-use crate::config::{Accumulation, CorpusSection, Dtype, ModelSection, Multipliers, Order, RunConfig};
+use crate::config::{Accumulation, CorpusSection, Dtype, ModelSection, Multipliers, OnBadRecord, Order, Packing, RunConfig};
 
 /// A count of the file as a size of this machine.
 fn size(value: u64) -> Result<usize> {
@@ -54,13 +54,18 @@ pub fn model_config(section: &ModelSection) -> Result<ModelConfig> {
     Ok(config)
 }
 
-fn corpora(sections: &[CorpusSection]) -> Vec<CorpusConfig> {
-    let corpus = |section: &CorpusSection| CorpusConfig {
-        name: section.name.clone(),
-        files: section.files.clone(),
-        file_id_range: section.file_id_range,
-        text_key: section.text_key.clone(),
-        weight: section.weight,
+fn corpora(sections: &[CorpusSection]) -> Result<Vec<CorpusConfig>> {
+    let corpus = |section: &CorpusSection| {
+        Ok(CorpusConfig {
+            name: section.name.clone(),
+            files: section.files.clone(),
+            file_id_range: section.file_id_range,
+            text_key: section.text_key.clone(),
+            weight: section.weight,
+            max_epochs: section.max_epochs,
+            min_tokens_per_text: section.min_tokens_per_text.map(size).transpose()?,
+            min_characters_per_text: section.min_characters_per_text.map(size).transpose()?,
+        })
     };
     sections.iter().map(corpus).collect()
 }
@@ -72,7 +77,7 @@ fn corpora(sections: &[CorpusSection]) -> Vec<CorpusConfig> {
 pub fn data_config(config: &RunConfig) -> Result<DataConfig> {
     let data = &config.data;
     Ok(DataConfig {
-        corpora: corpora(&data.corpora),
+        corpora: corpora(&data.corpora)?,
         order: match data.order {
             Order::Mixed => openelm_data::Order::Mixed,
             Order::Corenet => openelm_data::Order::Corenet,
@@ -91,6 +96,16 @@ pub fn data_config(config: &RunConfig) -> Result<DataConfig> {
         workers: size(data.workers)?,
         prefetch: size(data.prefetch)?,
         threads: size(data.threads)?,
+        packing: match data.packing {
+            Packing::Concat => openelm_data::Packing::Concat,
+            Packing::BestFit => openelm_data::Packing::BestFit,
+        },
+        document_mask: data.document_mask,
+        on_bad_record: match data.on_bad_record {
+            OnBadRecord::Stop => openelm_data::OnBadRecord::Stop,
+            OnBadRecord::Skip => openelm_data::OnBadRecord::Skip,
+        },
+        cache: data.cache.clone(),
     })
 }
 
@@ -101,7 +116,7 @@ pub fn data_config(config: &RunConfig) -> Result<DataConfig> {
 pub fn validation_config(config: &RunConfig) -> Result<Option<DataConfig>> {
     let Some(validation) = &config.validation else { return Ok(None) };
     let mut data = data_config(config)?;
-    data.corpora = corpora(&validation.corpora);
+    data.corpora = corpora(&validation.corpora)?;
     (data.min_tokens_per_text, data.min_characters_per_text) = (0, 0);
     Ok(Some(data))
 }

@@ -1,7 +1,9 @@
 //! The part of a run file that says which texts are read, and how they become sequences.
 //!
-//! Every field that changes the order or the tokens is compared on resume (see `state.rs`); `threads` and `prefetch` are not,
-//! because the result must not depend on them.
+//! Every field that changes the order or the tokens is compared on resume (see `state.rs`); `threads`, `prefetch` and `cache` are
+//! not, because the result must not depend on them, nor `on_bad_record` and `max_epochs`, which decide only whether it goes on.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,38 @@ pub struct CorpusConfig {
     /// Share of the tokens, relative to the other corpora's weights (mixed order only).
     #[serde(default = "default_weight")]
     pub weight: f64,
+    /// Passes over the corpus after which the loader stops with an error instead of repeating it once more (mixed order only).
+    /// Each lane counts the passes over its own share.
+    #[serde(default)]
+    pub max_epochs: Option<u64>,
+    /// Instead of [`DataConfig::min_tokens_per_text`].
+    #[serde(default)]
+    pub min_tokens_per_text: Option<usize>,
+    /// Instead of [`DataConfig::min_characters_per_text`].
+    #[serde(default)]
+    pub min_characters_per_text: Option<usize>,
+}
+
+/// How documents share sequences (mixed order).
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// Laid end to end and cut every `sequence_length` tokens: no padding, most sequences begin inside a document.
+    #[default]
+    Concat,
+    /// A document is cut only when it is longer than a sequence; what fits best shares one, and the rest is padding.
+    BestFit,
+}
+
+/// What a record that cannot be read leads to.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadRecord {
+    /// An error that names it.
+    #[default]
+    Stop,
+    /// It is noted (see [`SkipLog`](crate::SkipLog)) and passed over; the order of everything else stays.
+    Skip,
 }
 
 /// How documents are put into sequences.
@@ -88,6 +122,18 @@ pub struct DataConfig {
     /// Background threads; 0 means one for each core.
     #[serde(default)]
     pub threads: usize,
+    /// How documents share sequences (mixed order).
+    #[serde(default)]
+    pub packing: Packing,
+    /// Attention stays inside documents and positions start anew in each. The loader only hands the boundaries on.
+    #[serde(default)]
+    pub document_mask: bool,
+    /// What a record that cannot be read leads to.
+    #[serde(default)]
+    pub on_bad_record: OnBadRecord,
+    /// Folder that keeps the tokens of shards (mixed order).
+    #[serde(default)]
+    pub cache: Option<PathBuf>,
 }
 
 fn default_text_key() -> String {
@@ -115,7 +161,16 @@ fn default_prefetch() -> usize {
 impl CorpusConfig {
     /// A corpus of these files with the default text key and weight.
     pub fn new(name: impl Into<String>, files: Vec<String>) -> Self {
-        Self { name: name.into(), files, file_id_range: None, text_key: default_text_key(), weight: default_weight() }
+        Self {
+            name: name.into(),
+            files,
+            file_id_range: None,
+            text_key: default_text_key(),
+            weight: default_weight(),
+            max_epochs: None,
+            min_tokens_per_text: None,
+            min_characters_per_text: None,
+        }
     }
 }
 
@@ -139,6 +194,10 @@ impl DataConfig {
             workers: 0,
             prefetch: default_prefetch(),
             threads: 0,
+            packing: Packing::default(),
+            document_mask: false,
+            on_bad_record: OnBadRecord::default(),
+            cache: None,
         }
     }
 
@@ -165,6 +224,21 @@ impl DataConfig {
                 "use the model's context length, for example 2048",
             ));
         }
+        if self.order == Order::Corenet {
+            let mixed_only = [
+                ("packing", self.packing != Packing::Concat, "CoreNet gives each piece its own sequence"),
+                ("cache", self.cache.is_some(), "pieces are not whole documents"),
+            ];
+            for (field, given, reason) in mixed_only {
+                if given {
+                    return Err(DataError::config(
+                        field,
+                        format!("does not go with order: corenet ({reason})"),
+                        "leave it out, or use order: mixed",
+                    ));
+                }
+            }
+        }
         if self.order == Order::Mixed && !self.corpora.iter().any(|corpus| corpus.weight > 0.0) {
             return Err(DataError::config("corpora", "have no weight above 0", "give at least one corpus a positive weight"));
         }
@@ -188,6 +262,9 @@ pub(crate) fn check_corpora(corpora: &[CorpusConfig]) -> Result<(), DataError> {
                 format!("is {}", corpus.weight),
                 "use a number that is 0 or more; weights are relative to each other",
             ));
+        }
+        if corpus.max_epochs == Some(0) {
+            return Err(DataError::config(field("max_epochs"), "is 0", "give at least 1, or set the weight to 0 to leave the corpus out"));
         }
         if corpus.text_key.is_empty() {
             return Err(DataError::config(field("text_key"), "is empty", "name the key or column that holds the text"));
@@ -227,6 +304,8 @@ mod tests {
         assert!(fails(|c| c.corpora.clear()).contains("corpora is empty"));
         assert!(fails(|c| c.corpora[0].weight = f64::NAN).contains("corpora[0] (a).weight is NaN"));
         assert!(fails(|c| c.corpora[0].weight = 0.0).contains("no weight above 0"));
+        assert!(fails(|c| c.corpora[0].max_epochs = Some(0)).contains("max_epochs is 0"));
+        assert!(fails(|c| (c.order, c.packing) = (Order::Corenet, Packing::BestFit)).contains("packing does not go with order: corenet"));
         assert!(fails(|c| c.corpora[0].files.clear()).contains("files is empty"));
     }
 }

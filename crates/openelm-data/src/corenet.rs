@@ -21,6 +21,7 @@ use crate::prefetch::Source;
 use crate::sequence::Sequence;
 use crate::shard::{Shard, list_shards};
 use crate::shard_reader::ShardReader;
+use crate::skip_log::SkipLog;
 
 /// Bytes of text, and pieces, that are tokenized in one go.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -51,6 +52,7 @@ pub(crate) struct Outcome {
 struct Piece {
     document: Arc<str>,
     range: Range<usize>,
+    corpus: usize,
     source: Arc<str>,
     after: PiecePosition,
 }
@@ -58,7 +60,9 @@ struct Piece {
 /// The endless stream of one process's pieces.
 pub(crate) struct PieceStream {
     shards: Arc<[Shard]>,
-    encoder: TextEncoder,
+    /// One for each corpus, with its filters.
+    encoders: Vec<TextEncoder>,
+    skip: Option<SkipLog>,
     length: usize,
     words: usize,
     schedule: FileSchedule,
@@ -71,12 +75,20 @@ pub(crate) struct PieceStream {
 }
 
 impl PieceStream {
-    pub fn new(config: &DataConfig, shards: Arc<[Shard]>, encoder: TextEncoder, partition: Partition, position: PiecePosition) -> Self {
+    pub fn new(
+        config: &DataConfig,
+        shards: Arc<[Shard]>,
+        encoder: &TextEncoder,
+        partition: Partition,
+        position: PiecePosition,
+        skip: Option<SkipLog>,
+    ) -> Self {
         let mut schedule = FileSchedule::new(shards.len(), config.shuffle, config.seed, partition);
         schedule.advance_to(position.epoch);
         Self {
             shards,
-            encoder,
+            encoders: config.corpora.iter().map(|corpus| encoder.for_corpus(corpus)).collect(),
+            skip,
             length: config.sequence_length,
             words: config.document_split_words,
             schedule,
@@ -99,10 +111,11 @@ impl PieceStream {
             bytes += piece.range.len();
             pieces.push(piece);
         }
-        let (encoder, length) = (&self.encoder, self.length);
+        let (encoders, length) = (&self.encoders, self.length);
         let judged: Vec<(Verdict, Outcome)> = pieces
             .into_par_iter()
             .map_init(Vec::new, |ids, piece| {
+                let encoder = &encoders[piece.corpus];
                 let verdict = if stop.load(Ordering::Relaxed) {
                     Verdict::FewTokens
                 } else {
@@ -145,27 +158,29 @@ impl PieceStream {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
                 none => {
-                    let mut reader = ShardReader::open(shard)?;
-                    reader.skip(self.position.document)?;
+                    let mut reader = ShardReader::open(shard, self.skip.as_ref())?;
+                    reader.skip_to(self.position.document)?;
                     none.insert(reader)
                 }
             };
             let Some((text, begin)) = self.document.take() else {
-                match reader.next()? {
-                    Some((text, _)) => match skip_pieces(&text, self.words, self.position.piece) {
-                        Some(begin) => self.document = Some((text.into(), begin)),
-                        None => {
-                            return Err(DataError::resume(
-                                format!(
-                                    "document {} of {} has fewer than {} pieces",
-                                    self.position.document,
-                                    shard.source,
-                                    self.position.piece + 1
-                                ),
-                                "resume with the shards that the run was started with",
-                            ));
+                match reader.read_whole()? {
+                    Some((text, _)) => {
+                        let document = reader.document() - 1;
+                        if document != self.position.document {
+                            // Bad ones stood before it.
+                            self.position = PiecePosition { document, piece: 0, ..self.position };
                         }
-                    },
+                        match skip_pieces(&text, self.words, self.position.piece) {
+                            Some(begin) => self.document = Some((text.into(), begin)),
+                            None => {
+                                return Err(DataError::resume(
+                                    format!("document {document} of {} has fewer than {} pieces", shard.source, self.position.piece + 1),
+                                    "resume with the shards that the run was started with",
+                                ));
+                            }
+                        }
+                    }
                     None => {
                         self.reader = None;
                         self.position = PiecePosition { file: self.position.file + 1, document: 0, piece: 0, ..self.position };
@@ -174,7 +189,7 @@ impl PieceStream {
                 continue;
             };
             let end = piece_end(&text, begin, self.words);
-            let source = shard.source.clone();
+            let (source, corpus) = (shard.source.clone(), shard.corpus);
             if end < text.len() {
                 self.position.piece += 1;
                 self.document = Some((text.clone(), end + 1));
@@ -182,7 +197,7 @@ impl PieceStream {
                 self.position.document += 1;
                 self.position.piece = 0;
             }
-            return Ok(Some(Piece { range: begin..end, document: text, source, after: self.position }));
+            return Ok(Some(Piece { range: begin..end, document: text, corpus, source, after: self.position }));
         }
     }
 }
@@ -248,7 +263,7 @@ pub fn corenet_sequences(config: &DataConfig, tokenizer: &Tokenizer, partition: 
     partition.check()?;
     let encoder = TextEncoder::new(config, Arc::new(tokenizer.clone()))?;
     let shards = list_shards(&config.corpora)?.into();
-    let stream = PieceStream::new(config, shards, encoder, partition, PiecePosition::default());
+    let stream = PieceStream::new(config, shards, &encoder, partition, PiecePosition::default(), None);
     Ok(CorenetSequences { stream, ready: VecDeque::new(), counts: Vec::new(), failed: false })
 }
 

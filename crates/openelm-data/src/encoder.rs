@@ -4,10 +4,11 @@
 //! and EOS, then tokens are counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use openelm_tokenizer::Tokenizer;
 
-use crate::config::DataConfig;
+use crate::config::{CorpusConfig, DataConfig};
 use crate::error::DataError;
 use crate::fix_text::fix_text;
 use crate::python_text::has_characters;
@@ -86,6 +87,8 @@ pub(crate) struct TextEncoder {
     eos: Option<u32>,
     min_characters: usize,
     min_tokens: usize,
+    /// Bytes of text that were looked at, by all clones together.
+    bytes: Arc<AtomicU64>,
 }
 
 impl TextEncoder {
@@ -105,7 +108,32 @@ impl TextEncoder {
             normalize: config.normalize,
             min_characters: config.min_characters_per_text,
             min_tokens: config.min_tokens_per_text,
+            bytes: Arc::default(),
         })
+    }
+
+    /// The same with a corpus's own filters.
+    pub fn for_corpus(&self, corpus: &CorpusConfig) -> Self {
+        Self {
+            min_characters: corpus.min_characters_per_text.unwrap_or(self.min_characters),
+            min_tokens: corpus.min_tokens_per_text.unwrap_or(self.min_tokens),
+            ..self.clone()
+        }
+    }
+
+    /// Everything but the text that the ids depend on.
+    pub fn describe(&self) -> String {
+        let Self { tokenizer, normalize, bos, eos, min_characters, min_tokens, bytes: _ } = self;
+        format!("{} {normalize} {bos:?} {eos:?} {min_characters} {min_tokens}", tokenizer.fingerprint())
+    }
+
+    /// Bytes of text that were looked at, by all clones together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn tokenizer(&self) -> &dyn Encode {
+        &*self.tokenizer
     }
 
     pub fn padding_id(&self) -> u32 {
@@ -118,18 +146,29 @@ impl TextEncoder {
 
     /// Puts the text's ids into `ids`, whose old content is dropped. A text without any token is never kept.
     pub fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Verdict {
+        self.encode_part(text, 0, true, ids)
+    }
+
+    /// As `encode`, for part `index` of a document. The first part alone decides whether the document is kept: a text with more
+    /// than one part is far longer than any filter asks for.
+    pub fn encode_part(&self, text: &str, index: u64, last: bool, ids: &mut Vec<u32>) -> Verdict {
+        self.bytes.fetch_add(text.len() as u64, Ordering::Relaxed);
         ids.clear();
-        if !has_characters(text, self.min_characters) {
-            return Verdict::FewCharacters;
+        if index == 0 {
+            if !has_characters(text, self.min_characters) {
+                return Verdict::FewCharacters;
+            }
+            ids.extend(self.bos);
         }
-        ids.extend(self.bos);
         if self.normalize {
             self.tokenizer.encode_into(&fix_text(text), ids);
         } else {
             self.tokenizer.encode_into(text, ids);
         }
-        ids.extend(self.eos);
-        if ids.len() < self.min_tokens.max(1) { Verdict::FewTokens } else { Verdict::Kept }
+        if last {
+            ids.extend(self.eos);
+        }
+        if index == 0 && ids.len() < self.min_tokens.max(1) { Verdict::FewTokens } else { Verdict::Kept }
     }
 }
 

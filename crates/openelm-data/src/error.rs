@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use crate::shard_reader::Place;
 
+/// The place of what a parquet file says about itself.
+pub(crate) const FOOTER: &str = "footer";
+
 /// Why texts could not be read, or a loader not be opened or resumed.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -43,7 +46,13 @@ pub enum DataError {
     NotText { path: PathBuf, place: Place, key: String, found: &'static str },
     /// Bytes that are not UTF-8.
     #[error("shard {path}, {place}: not UTF-8 (at byte {byte} of it)\nhint: convert the file to UTF-8", path = path.display())]
-    NotUtf8 { path: PathBuf, place: Place, byte: usize },
+    NotUtf8 {
+        path: PathBuf,
+        place: Place,
+        byte: usize,
+        /// The decoder refused it, so that nothing after it in the row group can be read.
+        undecoded: bool,
+    },
     /// A parquet file that does not decode.
     #[error("shard {path}, {place}: {reason}\nhint: the file is truncated, damaged or not parquet; fetch it again and compare its size", path = path.display())]
     Parquet { path: PathBuf, place: String, reason: String },
@@ -58,6 +67,14 @@ pub enum DataError {
         "corpus {corpus} is empty after filters: {files} shards, {texts} texts, {short_characters} with too few characters, {short_tokens} with too few tokens, {kept} kept\nhint: lower min_characters_per_text and min_tokens_per_text, or take the corpus out"
     )]
     EmptyCorpus { corpus: String, files: usize, texts: u64, short_characters: u64, short_tokens: u64, kept: u64 },
+    /// A corpus that would be repeated more often than its configuration allows.
+    #[error(
+        "corpus {corpus}: lane {lane} has read its share {epochs} times, which is corpora.max_epochs\nhint: raise max_epochs, lower the corpus's weight, train for fewer steps, or add files (openelm data plan shows the passes a run needs)"
+    )]
+    Repeated { corpus: String, lane: usize, epochs: u64 },
+    /// Skipped records that cannot be noted.
+    #[error("{path}: noting a skipped record failed: {source}\nhint: check the free space and the permissions of the folder", path = path.display())]
+    SkipLog { path: PathBuf, source: io::Error },
     /// Ranks and lanes that do not fit.
     #[error("{reason}\nhint: {hint}")]
     Ranks { reason: String, hint: String },
@@ -69,7 +86,37 @@ pub enum DataError {
     Background { reason: String, hint: String },
 }
 
+/// How much is lost with a bad record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    Record,
+    /// The rest of the row group.
+    Group,
+    /// The rest of the shard.
+    Shard,
+}
+
 impl DataError {
+    /// Where a bad record stands, what is wrong with it, and what is lost with it; `None` for errors that no skipping helps.
+    pub(crate) fn bad_record(&self) -> Option<(String, String, Loss)> {
+        Some(match self {
+            Self::NotJson { line, column, reason, .. } => {
+                (Place::Line(*line).to_string(), format!("not a JSON object: {reason} (column {column})"), Loss::Record)
+            }
+            Self::MissingKey { line, key, .. } => (Place::Line(*line).to_string(), format!("no key {key:?}"), Loss::Record),
+            Self::NotText { place, key, found, .. } => (place.to_string(), format!("{key:?} is {found}"), Loss::Record),
+            Self::NotUtf8 { place, byte, undecoded, .. } => {
+                (place.to_string(), format!("not UTF-8 (byte {byte})"), if *undecoded { Loss::Group } else { Loss::Record })
+            }
+            Self::Parquet { place, reason, .. } if place == FOOTER => (place.clone(), reason.clone(), Loss::Shard),
+            Self::Parquet { place, reason, .. } => (place.clone(), format!("{reason}; the rest of the row group is lost"), Loss::Group),
+            Self::Broken { format, lines, reason, .. } => {
+                (format!("after line {lines}"), format!("the {format} stream breaks: {reason}; the rest of the shard is lost"), Loss::Shard)
+            }
+            _ => return None,
+        })
+    }
+
     pub(crate) fn config(field: impl Into<String>, reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Config { field: field.into(), reason: reason.into(), hint: hint.into() }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use openelm_tokenizer::Tokenizer;
 
-use crate::config::{DataConfig, Order};
+use crate::config::{DataConfig, OnBadRecord, Order};
 use crate::corenet::{PiecePosition, PieceStream};
 use crate::corenet_files::{Partition, check_rank};
 use crate::encoder::{Encode, TextEncoder};
@@ -21,6 +21,7 @@ use crate::mixture::Mixture;
 use crate::prefetch::Prefetch;
 use crate::sequence::{Batch, Sequence};
 use crate::shard::{list_fingerprint, list_shards};
+use crate::skip_log::SkipLog;
 use crate::state::{Identity, LoaderState, Progress, RankState};
 
 /// Sequences and batches of one rank, in a reproducible order. Dropping it ends the reading.
@@ -32,6 +33,7 @@ pub struct Loader {
     world: usize,
     /// Sequences given by this loader.
     given: u64,
+    encoder: TextEncoder,
     streams: Streams,
 }
 
@@ -59,7 +61,7 @@ impl Loader {
     /// # Errors
     /// A bad configuration, missing shards, `rank` not below `world`, or `lanes` not a multiple of `world` (mixed order).
     pub fn open(config: &DataConfig, tokenizer: &Tokenizer, rank: usize, world: usize) -> Result<Loader, DataError> {
-        Self::with_encode(config, Arc::new(tokenizer.clone()), rank, world, None)
+        Self::with_encode(config, Arc::new(tokenizer.clone()), rank, world, None, &SkipLog::new())
     }
 
     /// A loader that goes on exactly after the sequences given before `state` was taken.
@@ -67,7 +69,22 @@ impl Loader {
     /// # Errors
     /// As [`Loader::open`], and a state of another configuration, tokenizer or list of shards, or one without this rank.
     pub fn resume(config: &DataConfig, tokenizer: &Tokenizer, rank: usize, world: usize, state: &LoaderState) -> Result<Loader, DataError> {
-        Self::with_encode(config, Arc::new(tokenizer.clone()), rank, world, Some(state))
+        Self::with_encode(config, Arc::new(tokenizer.clone()), rank, world, Some(state), &SkipLog::new())
+    }
+
+    /// A loader at `state`, else at the beginning, whose skipped records (`on_bad_record: skip`) are noted in `skipped`.
+    ///
+    /// # Errors
+    /// As [`Loader::resume`].
+    pub fn with_log(
+        config: &DataConfig,
+        tokenizer: &Tokenizer,
+        rank: usize,
+        world: usize,
+        state: Option<&LoaderState>,
+        skipped: &SkipLog,
+    ) -> Result<Loader, DataError> {
+        Self::with_encode(config, Arc::new(tokenizer.clone()), rank, world, state, skipped)
     }
 
     pub(crate) fn with_encode(
@@ -76,8 +93,10 @@ impl Loader {
         rank: usize,
         world: usize,
         state: Option<&LoaderState>,
+        skipped: &SkipLog,
     ) -> Result<Loader, DataError> {
         config.validate()?;
+        let skip = (config.on_bad_record == OnBadRecord::Skip).then(|| skipped.clone());
         check_rank(rank, world)?;
         let encoder = TextEncoder::new(config, tokenizer)?;
         let shards = list_shards(&config.corpora)?;
@@ -86,21 +105,22 @@ impl Loader {
             state.check(&identity)?;
         }
         let progress = state.map(|state| &state.progress);
+        let counted = encoder.clone();
         let padding_id = encoder.padding_id();
         let streams = match config.order {
-            Order::Mixed => Streams::Mixed(MixedStreams::new(Mixture::new(config, &shards, encoder), config, rank, world, progress)?),
+            Order::Mixed => Streams::Mixed(MixedStreams::new(Mixture::new(config, &shards, encoder, skip), config, rank, world, progress)?),
             Order::Corenet => {
                 let state = rank_state(config, rank, world, progress)?;
                 let shards: Arc<[_]> = shards.into();
                 let streams = state.workers.iter().enumerate().map(|(worker, position)| {
                     let partition = Partition { rank, world, worker, workers: config.workers };
-                    PieceStream::new(config, shards.clone(), encoder.clone(), partition, *position)
+                    PieceStream::new(config, shards.clone(), &encoder, partition, *position, skip.clone())
                 });
                 let prefetch = Prefetch::new(streams.collect(), config.threads, config.prefetch)?;
                 Streams::Corenet(CorenetStreams { prefetch, state })
             }
         };
-        Ok(Self { identity, padding_id, length: config.sequence_length, rank, world, given: 0, streams })
+        Ok(Self { identity, padding_id, length: config.sequence_length, rank, world, given: 0, encoder: counted, streams })
     }
 
     /// The rank's next sequence.
@@ -122,7 +142,7 @@ impl Loader {
         if batch > 0 {
             self.end_batch();
         }
-        Ok(Batch::from_sequences(sequences, self.length, self.padding_id))
+        Ok(Batch::from_sequences(sequences, self.length, self.padding_id, self.identity.config.document_mask))
     }
 
     /// The place after the sequences given so far; those read ahead do not count.
@@ -143,6 +163,11 @@ impl Loader {
             Streams::Mixed(mixed) => mixed.prefetch.waited().as_secs_f64(),
             Streams::Corenet(corenet) => corenet.prefetch.waited().as_secs_f64(),
         }
+    }
+
+    /// Bytes of text that were read and tokenized since the loader was made, ahead of what it has given.
+    pub fn text_bytes(&self) -> u64 {
+        self.encoder.bytes()
     }
 
     fn step(&mut self) -> Result<Sequence, DataError> {
@@ -204,7 +229,7 @@ impl MixedStreams {
                 })?,
             };
             let due = base / lanes as u64 + u64::from((lane as u64) < base % lanes as u64);
-            if !state.fits(&mixture) || state.sequences(&mixture) != due {
+            if !state.fits(&mixture) || state.sequences() != due {
                 return Err(DataError::resume(
                     format!("lane {lane} of the state does not stand at sequence {base}"),
                     "the state is damaged; use an older checkpoint",

@@ -4,16 +4,22 @@
 //! k-th document. Either way each document belongs to exactly one lane. A lane whose share holds no document that passes the
 //! filters takes the whole corpus instead (`Share::whole`), so that few documents and many lanes still mix.
 
-use crate::config::DataConfig;
+use crate::config::{DataConfig, Packing};
 use crate::encoder::TextEncoder;
 use crate::seeded::{Purpose, Seeded};
 use crate::shard::Shard;
+use crate::skip_log::SkipLog;
+use crate::token_cache::TokenCache;
 
 /// The fixed facts of a mixed order.
 pub(crate) struct Mixture {
     pub corpora: Vec<MixedCorpus>,
-    pub encoder: TextEncoder,
+    pub padding_id: u32,
     pub length: usize,
+    pub packing: Packing,
+    /// Notes bad records, where they are skipped.
+    pub skip: Option<SkipLog>,
+    pub cache: Option<TokenCache>,
     /// Sequences of a lane that are permuted among each other.
     pub block: usize,
     pub lanes: usize,
@@ -25,6 +31,9 @@ pub(crate) struct Mixture {
 pub(crate) struct MixedCorpus {
     pub name: String,
     pub weight: f64,
+    pub max_epochs: Option<u64>,
+    /// The tokenizer with the corpus's filters.
+    pub encoder: TextEncoder,
     pub shards: Vec<Shard>,
     /// Order in which shards are dealt to lanes.
     deal: Vec<usize>,
@@ -40,7 +49,8 @@ pub(crate) struct Share {
 }
 
 impl Mixture {
-    pub fn new(config: &DataConfig, shards: &[Shard], encoder: TextEncoder) -> Self {
+    /// Bad records are noted in `skip`, or are errors.
+    pub fn new(config: &DataConfig, shards: &[Shard], encoder: TextEncoder, skip: Option<SkipLog>) -> Self {
         let corpora = config.corpora.iter().enumerate().map(|(index, corpus)| {
             let shards: Vec<Shard> = shards.iter().filter(|shard| shard.corpus == index).cloned().collect();
             let deal = if config.shuffle {
@@ -48,12 +58,22 @@ impl Mixture {
             } else {
                 (0..shards.len()).collect()
             };
-            MixedCorpus { name: corpus.name.clone(), weight: corpus.weight, shards, deal }
+            MixedCorpus {
+                name: corpus.name.clone(),
+                weight: corpus.weight,
+                max_epochs: corpus.max_epochs,
+                encoder: encoder.for_corpus(corpus),
+                shards,
+                deal,
+            }
         });
         Self {
             corpora: corpora.collect(),
-            encoder,
+            padding_id: encoder.padding_id(),
             length: config.sequence_length,
+            packing: config.packing,
+            skip,
+            cache: config.cache.as_deref().map(TokenCache::new),
             block: config.shuffle_buffer,
             lanes: config.lanes,
             shuffle: config.shuffle,
@@ -85,12 +105,12 @@ impl Mixture {
         Seeded::new(self.seed, Purpose::ShardOrder, &[corpus as u64, lane as u64, epoch]).permutation(count)
     }
 
-    /// The order in which a block's sequences are given.
-    pub fn block_order(&self, lane: usize, block: u64) -> Vec<usize> {
+    /// The order in which a block's `count` sequences are given.
+    pub fn block_order(&self, lane: usize, block: u64, count: usize) -> Vec<usize> {
         if !self.shuffle {
-            return (0..self.block).collect();
+            return (0..count).collect();
         }
-        Seeded::new(self.seed, Purpose::BlockOrder, &[lane as u64, block]).permutation(self.block)
+        Seeded::new(self.seed, Purpose::BlockOrder, &[lane as u64, block]).permutation(count)
     }
 
     /// Tokens that each corpus counts as given before the lane starts. Up to one sequence each, so that lanes do not all
@@ -123,7 +143,7 @@ mod tests {
             size: 0,
         };
         let encoder = TextEncoder::new(&config, Arc::new(Bytes)).unwrap();
-        Mixture::new(&config, &vec![shard; shards], encoder)
+        Mixture::new(&config, &vec![shard; shards], encoder, None)
     }
 
     #[test]

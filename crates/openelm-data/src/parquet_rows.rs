@@ -1,8 +1,10 @@
 //! The text column of a parquet file, row group by row group; no other column is read.
 //!
-//! A text column is a top-level byte array: UTF-8 by its annotation, or without one and then checked here.
+//! A text column is a top-level byte array: UTF-8 by its annotation, or without one and then checked here. A panic of the decoder
+//! over a damaged file becomes an error like any other.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Type as PhysicalType;
 
-use crate::error::DataError;
+use crate::error::{DataError, FOOTER};
 use crate::shard::Shard;
 use crate::shard_reader::Place;
 
@@ -40,10 +42,10 @@ impl ParquetRows {
         let file = File::open(&path).map_err(|error| DataError::io(path.clone(), "opening it", error))?;
         // The embedded Arrow schema could ask for dictionaries; the parquet types alone give plain strings.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|error| DataError::Parquet {
+        let metadata = guarded(|| ArrowReaderMetadata::load(&file, options)).map_err(|reason| DataError::Parquet {
             path: path.clone(),
-            place: "footer".into(),
-            reason: error.to_string(),
+            place: FOOTER.into(),
+            reason,
         })?;
         let schema = metadata.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
@@ -61,6 +63,28 @@ impl ParquetRows {
         }
         let mask = ProjectionMask::roots(schema, [index]);
         Ok(Self { path, column: shard.text_key.clone(), file, metadata, mask, group: 0, row: 0, rows: None, batch: None, in_batch: 0 })
+    }
+
+    /// The number of the document that `next` gives.
+    pub fn document(&self) -> u64 {
+        let before = (0..self.group.min(self.groups())).map(|group| self.metadata.metadata().row_group(group).num_rows().max(0) as u64);
+        before.sum::<u64>() + self.row
+    }
+
+    /// Documents in the file, from its footer.
+    pub fn documents(&self) -> u64 {
+        self.metadata.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as u64).sum()
+    }
+
+    /// Passes over the row at which an error was met.
+    pub fn pass_row(&mut self) {
+        self.in_batch += 1;
+        self.row += 1;
+    }
+
+    /// Passes over the rest of the row group at which an error was met.
+    pub fn pass_group(&mut self) {
+        self.enter(self.group + 1, 0);
     }
 
     pub fn skip(&mut self, count: u64) -> Result<(), DataError> {
@@ -127,7 +151,7 @@ impl ParquetRows {
     fn broken(&self, reason: impl ToString) -> DataError {
         let reason = reason.to_string();
         if reason.to_ascii_lowercase().contains("utf-8") || reason.to_ascii_lowercase().contains("utf8") {
-            return DataError::NotUtf8 { path: self.path.clone(), place: self.place(), byte: 0 };
+            return DataError::NotUtf8 { path: self.path.clone(), place: self.place(), byte: 0, undecoded: true };
         }
         DataError::Parquet { path: self.path.clone(), place: self.place().to_string(), reason }
     }
@@ -140,19 +164,18 @@ impl ParquetRows {
     fn next_batch(&mut self) -> Result<bool, DataError> {
         if self.rows.is_none() {
             let file = self.file.try_clone().map_err(|error| DataError::io(self.path.clone(), "reading it", error))?;
-            let rows = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
                 .with_projection(self.mask.clone())
                 .with_row_groups(vec![self.group])
                 .with_offset(self.row as usize)
-                .with_batch_size(BATCH_ROWS)
-                .build()
-                .map_err(|error| self.broken(error))?;
-            self.rows = Some(rows);
+                .with_batch_size(BATCH_ROWS);
+            self.rows = Some(guarded(|| builder.build()).map_err(|reason| self.broken(reason))?);
         }
-        let batch = match self.rows.as_mut().and_then(Iterator::next) {
-            None => return Ok(false),
-            Some(batch) => batch.map_err(|error| self.broken(error))?,
+        let next = match &mut self.rows {
+            Some(rows) => guarded(|| rows.next().transpose()),
+            None => Ok(None),
         };
+        let Some(batch) = next.map_err(|reason| self.broken(reason))? else { return Ok(false) };
         self.batch = batch.columns().first().cloned();
         self.in_batch = 0;
         Ok(true)
@@ -188,10 +211,18 @@ impl ParquetRows {
             });
         };
         let text = std::str::from_utf8(bytes)
-            .map_err(|error| DataError::NotUtf8 { path: self.path.clone(), place, byte: error.valid_up_to() })?
+            .map_err(|error| DataError::NotUtf8 { path: self.path.clone(), place, byte: error.valid_up_to(), undecoded: false })?
             .to_owned();
         self.in_batch += 1;
         self.row += 1;
         Ok((text, place))
+    }
+}
+
+/// Calls the decoder; its error or its panic as text.
+fn guarded<T, E: ToString>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the decoder gave up on damaged data".into()),
     }
 }

@@ -47,15 +47,20 @@ pub(crate) struct Prefetch<S: Source> {
     waited: Duration,
 }
 
+/// Threads for reading (0: one a core).
+pub(crate) fn pool(threads: usize) -> Result<ThreadPool, DataError> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .stack_size(STACK_BYTES)
+        .thread_name(|index| format!("openelm-data-{index}"))
+        .build()
+        .map_err(|error| DataError::Background { reason: error.to_string(), hint: "lower data.threads".into() })
+}
+
 impl<S: Source> Prefetch<S> {
     /// Starts reading `ahead` chunks of every source on `threads` threads (0: one a core).
     pub fn new(sources: Vec<S>, threads: usize, ahead: usize) -> Result<Self, DataError> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .stack_size(STACK_BYTES)
-            .thread_name(|index| format!("openelm-data-{index}"))
-            .build()
-            .map_err(|error| DataError::Background { reason: error.to_string(), hint: "lower data.threads".into() })?;
+        let pool = pool(threads)?;
         let open = sources.iter().map(|_| VecDeque::new()).collect();
         let queue = |source| (Mutex::new(Queue { source: Some(source), chunks: VecDeque::new(), working: false }), Condvar::new());
         let queues = sources.into_iter().map(queue).collect();

@@ -30,10 +30,12 @@ pub struct Batch {
     pub sources: Vec<Arc<str>>,
     /// Starts of documents in each row.
     pub boundaries: Vec<Vec<u32>>,
+    /// Attention is to stay inside documents, and positions to begin anew in each.
+    pub document_mask: bool,
 }
 
 impl Batch {
-    pub(crate) fn from_sequences(sequences: Vec<Sequence>, sequence_length: usize, padding_id: u32) -> Self {
+    pub(crate) fn from_sequences(sequences: Vec<Sequence>, sequence_length: usize, padding_id: u32, document_mask: bool) -> Self {
         let mut batch = Self {
             tokens: Vec::with_capacity(sequences.len() * (sequence_length + 1)),
             batch: sequences.len(),
@@ -41,6 +43,7 @@ impl Batch {
             padding_id,
             sources: Vec::with_capacity(sequences.len()),
             boundaries: Vec::with_capacity(sequences.len()),
+            document_mask,
         };
         for sequence in sequences {
             batch.tokens.extend_from_slice(&sequence.tokens);

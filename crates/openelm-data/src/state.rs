@@ -7,13 +7,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{DataConfig, Order};
+use crate::config::{CorpusConfig, DataConfig, Order};
 use crate::corenet::PiecePosition;
 use crate::error::DataError;
 use crate::lane::LaneState;
 
 /// Raised whenever an old state would lead to another order than it did.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const SAME_RUN: &str = "resume with the configuration, tokenizer and shards that the run was started with, or start anew";
 
@@ -137,11 +137,16 @@ impl LoaderState {
     }
 }
 
+/// A number that was written as JSON and read again may differ in its last digit.
+fn same_weight(saved: f64, now: f64) -> bool {
+    (saved - now).abs() <= 1e-12 * now.abs()
+}
+
 /// The settings that differ and matter to the order. Where the shards lie does not; their list is compared by itself.
 fn config_differences(saved: &DataConfig, now: &DataConfig) -> Vec<String> {
     let idle: &[&str] = match now.order {
-        Order::Mixed => &["threads", "prefetch", "corpora", "document_split_words", "workers"],
-        Order::Corenet => &["threads", "prefetch", "corpora", "lanes", "shuffle_buffer"],
+        Order::Mixed => &["threads", "prefetch", "cache", "on_bad_record", "document_mask", "corpora", "document_split_words", "workers"],
+        Order::Corenet => &["threads", "prefetch", "on_bad_record", "document_mask", "corpora", "lanes", "shuffle_buffer"],
     };
     let mut differs = Vec::new();
     let fields = |config| match serde_json::to_value(config) {
@@ -163,7 +168,11 @@ fn config_differences(saved: &DataConfig, now: &DataConfig) -> Vec<String> {
         if old.text_key != new.text_key {
             differs.push(format!("text_key of {} (was {}, is {})", new.name, old.text_key, new.text_key));
         }
-        if now.order == Order::Mixed && old.weight != new.weight {
+        let filters = |corpus: &CorpusConfig| (corpus.min_tokens_per_text, corpus.min_characters_per_text);
+        if filters(old) != filters(new) {
+            differs.push(format!("the filters of {} (were {:?}, are {:?})", new.name, filters(old), filters(new)));
+        }
+        if now.order == Order::Mixed && !same_weight(old.weight, new.weight) {
             differs.push(format!("weight of {} (was {}, is {})", new.name, old.weight, new.weight));
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn packed_once(
         for (document, (verdict, ids)) in chunk.iter().zip(encoded) {
             verdicts.count(verdict);
             if verdict == Verdict::Kept {
-                packer.push(&ids, &document.source);
+                packer.push(&ids, 0, &document.source);
                 while let Some(sequence) = packer.pop() {
                     sequences.push(sequence);
                 }
@@ -98,13 +98,13 @@ impl Documents {
         }
         loop {
             if let Some((reader, source)) = &mut self.open {
-                if let Some((text, place)) = reader.next()? {
+                if let Some((text, place)) = reader.read_whole()? {
                     return Ok(Some(Document { text, source: source.clone(), place }));
                 }
                 self.open = None;
             }
             let Some(shard) = self.shards.next() else { return Ok(None) };
-            self.open = Some((ShardReader::open(&shard)?, shard.source));
+            self.open = Some((ShardReader::open(&shard, None)?, shard.source));
         }
     }
 }

@@ -155,6 +155,14 @@ impl OpenElm {
         self.rotary.rotation(start, length)
     }
 
+    /// Rotation for rows of documents, whose positions begin anew with each (see [`RotaryTable::of_documents`]).
+    ///
+    /// # Errors
+    /// When `length` exceeds the rotary table.
+    pub fn document_rotation(&self, starts: &[Vec<u32>], length: usize) -> Result<Rotation, ModelError> {
+        self.rotary.of_documents(starts, length)
+    }
+
     /// Embeddings of `ids` [batch, sequence]: [batch, sequence, model_dim].
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, sequence] = ids.dims();

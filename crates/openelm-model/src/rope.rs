@@ -4,9 +4,9 @@
 //! What must stay true: angles are computed in f32 as CoreNet does (position · 1/constant^(2i/head_dim)), so that far
 //! positions agree as well.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::{ModelConfig, ModelError};
+use crate::{ModelConfig, ModelError, mask::document_positions};
 
 /// Cosines and sines of every position up to the table's length.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct RotaryTable {
     sin: Tensor<2>, // [positions, head_dim / 2]
 }
 
-/// The table's rows for one run of positions, shaped to broadcast over [batch, sequence, heads, head_dim / 2].
+/// The table's rows for one run of positions, or for each row of a batch, shaped to broadcast over [batch, sequence, heads, head_dim / 2].
 #[derive(Clone, Debug)]
 pub struct Rotation {
     cos: Tensor<4>,
@@ -64,6 +64,23 @@ impl RotaryTable {
             return Err(ModelError::TooLong { start, length, limit });
         }
         let rows = |table: &Tensor<2>| table.clone().narrow(0, start, length).reshape([1, length, 1, half]);
+        Ok(Rotation { cos: rows(&self.cos), sin: rows(&self.sin) })
+    }
+
+    /// Rows for sequences of `length` positions that begin anew with each document: `starts` has, for each row of the batch, the
+    /// ascending positions at which documents begin.
+    ///
+    /// # Errors
+    /// When the table is shorter than `length`.
+    pub fn of_documents(&self, starts: &[Vec<u32>], length: usize) -> Result<Rotation, ModelError> {
+        let [limit, half] = self.cos.dims();
+        if length > limit {
+            return Err(ModelError::TooLong { start: 0, length, limit });
+        }
+        let positions: Vec<i32> = starts.iter().flat_map(|row| document_positions(row, length)).map(|position| position as i32).collect();
+        let (batch, count) = (starts.len(), positions.len());
+        let positions: Tensor<1, Int> = Tensor::from_data(TensorData::new(positions, [count]), &self.cos.device());
+        let rows = |table: &Tensor<2>| table.clone().select(0, positions.clone()).reshape([batch, length, 1, half]);
         Ok(Rotation { cos: rows(&self.cos), sin: rows(&self.sin) })
     }
 }

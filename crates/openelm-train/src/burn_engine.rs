@@ -136,9 +136,16 @@ impl Pass {
         let config = model.config();
         let ids = batch.inputs(config.vocab_size, model.device());
         let (target_ids, weights) = batch.targets();
+        let (groups, sequence) = (config.num_gqa_groups, batch.sequence());
+        let (rotation, mask) = match batch.documents() {
+            None => (model.rotation(0, sequence)?, CausalMask::new(groups, 0, sequence, model.device())),
+            Some(starts) => {
+                (model.document_rotation(starts, sequence)?, CausalMask::of_documents(groups, starts, sequence, model.device()))
+            }
+        };
         Ok(Self {
-            rotation: model.rotation(0, batch.sequence())?,
-            mask: CausalMask::new(config.num_gqa_groups, 0, batch.sequence(), model.device()),
+            rotation,
+            mask,
             embedded: model.embed(ids.clone()),
             ids: ids.reshape([batch.positions()]),
             targets: Targets { ids: target_ids, weights },

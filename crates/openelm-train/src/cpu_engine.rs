@@ -320,6 +320,8 @@ struct HostBatch {
     inputs: Vec<u32>,
     targets: Vec<u32>,
     padding_id: u32,
+    /// Where the document of each position begins in its row, [batch · sequence], when attention stays inside documents.
+    starts: Option<Vec<u32>>,
 }
 
 impl HostBatch {
@@ -332,6 +334,7 @@ impl HostBatch {
             inputs: batch.input_rows(model.config().vocab_size),
             targets: batch.target_ids().to_vec(),
             padding_id: batch.padding_id(),
+            starts: batch.documents().map(|documents| document_starts(documents, batch.sequence())),
         })
     }
 
@@ -341,12 +344,39 @@ impl HostBatch {
         BlockInput {
             batch: self.batch,
             sequence: self.sequence,
-            starts: None,
+            // Positions need not begin anew: rotary scores depend on the distance alone, and no distance crosses a start.
+            starts: self.starts.as_deref(),
             tables: RotaryTables { cos: rows(&host.cos), sin: rows(&host.sin) },
         }
     }
 
     fn loss_settings(&self, arithmetic: &Arithmetic, scale: f64) -> LossSettings {
         LossSettings { ignored: Some(self.padding_id), z_weight: arithmetic.z_loss as f32, scale: scale as f32 }
+    }
+}
+
+/// For each position of each row, where its document begins; `documents` has the ascending beginnings of each row.
+fn document_starts(documents: &[Vec<u32>], sequence: usize) -> Vec<u32> {
+    let mut starts = Vec::with_capacity(documents.len() * sequence);
+    for row in documents {
+        let mut begin = 0;
+        let mut next = row.iter().peekable();
+        for position in 0..sequence as u32 {
+            while let Some(start) = next.next_if(|start| **start <= position) {
+                begin = *start;
+            }
+            starts.push(begin);
+        }
+    }
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_position_knows_its_documents_start() {
+        assert_eq!(document_starts(&[vec![0, 2, 3], vec![], vec![4]], 5), [0, 0, 2, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4]);
     }
 }

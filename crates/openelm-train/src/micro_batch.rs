@@ -19,6 +19,8 @@ pub struct MicroBatch {
     sequence: usize,
     /// A target with this id does not count.
     padding_id: u32,
+    /// Where documents begin in each row, when attention stays inside them.
+    documents: Option<Vec<Vec<u32>>>,
 }
 
 impl MicroBatch {
@@ -41,27 +43,69 @@ impl MicroBatch {
             batch: tokens.len() / row,
             sequence,
             padding_id,
+            documents: None,
         })
     }
 
-    /// The loader's batch cut into micro-batches of `size` sequences; the last may be smaller.
+    /// Keeps attention inside documents, which begin at `boundaries` (for each row, ascending indexes into its tokens): positions
+    /// begin anew, and a document's first token is no target, because what comes before it is another document.
+    ///
+    /// # Errors
+    /// When there is not one list for each row.
+    pub fn inside_documents(mut self, boundaries: &[Vec<u32>]) -> Result<Self, TrainError> {
+        if boundaries.len() != self.batch {
+            return Err(TrainError::Batch { reason: format!("{} rows of boundaries for {} sequences", boundaries.len(), self.batch) });
+        }
+        for (row, starts) in boundaries.iter().enumerate() {
+            // Token i is target i - 1.
+            for target in starts.iter().filter_map(|start| start.checked_sub(1)) {
+                if let Some(target) =
+                    self.targets.get_mut(row * self.sequence..(row + 1) * self.sequence).and_then(|row| row.get_mut(target as usize))
+                {
+                    *target = self.padding_id;
+                }
+            }
+        }
+        self.documents = Some(boundaries.to_vec());
+        Ok(self)
+    }
+
+    /// Where documents begin in each row, when attention stays inside them.
+    pub fn documents(&self) -> Option<&[Vec<u32>]> {
+        self.documents.as_deref()
+    }
+
+    /// The loader's batch cut into micro-batches of `size` sequences; the last may be smaller. Attention stays inside documents
+    /// where the batch says so.
     ///
     /// # Errors
     /// As [`MicroBatch::new`].
     pub fn cut(batch: &Batch, size: usize, vocab_size: usize) -> Result<Vec<Self>, TrainError> {
         let rows = batch.tokens.chunks(size.max(1) * (batch.sequence_length + 1));
-        rows.map(|tokens| Self::new(tokens, batch.sequence_length, batch.padding_id, vocab_size)).collect()
+        let cut = |(tokens, boundaries): (&[u32], &[Vec<u32>])| {
+            let cut = Self::new(tokens, batch.sequence_length, batch.padding_id, vocab_size)?;
+            if batch.document_mask { cut.inside_documents(boundaries) } else { Ok(cut) }
+        };
+        rows.zip(batch.boundaries.chunks(size.max(1))).map(cut).collect()
     }
 
-    /// Held-out sequences in groups of `size`.
+    /// Held-out sequences in groups of `size`; with `document_mask` attention stays inside documents.
     ///
     /// # Errors
     /// As [`MicroBatch::new`].
-    pub fn of_sequences(sequences: &[Sequence], size: usize, padding_id: u32, vocab_size: usize) -> Result<Vec<Self>, TrainError> {
+    pub fn of_sequences(
+        sequences: &[Sequence],
+        size: usize,
+        padding_id: u32,
+        vocab_size: usize,
+        document_mask: bool,
+    ) -> Result<Vec<Self>, TrainError> {
         let group = |group: &[Sequence]| {
             let tokens: Vec<u32> = group.iter().flat_map(|sequence| &sequence.tokens).copied().collect();
             let length = group.first().map_or(0, |sequence| sequence.tokens.len().saturating_sub(1));
-            Self::new(&tokens, length, padding_id, vocab_size)
+            let batch = Self::new(&tokens, length, padding_id, vocab_size)?;
+            let boundaries: Vec<Vec<u32>> = group.iter().map(|sequence| sequence.boundaries.clone()).collect();
+            if document_mask { batch.inside_documents(&boundaries) } else { Ok(batch) }
         };
         sequences.chunks(size.max(1)).map(group).collect()
     }
@@ -137,6 +181,14 @@ mod tests {
         assert_eq!(batch.targets(), (vec![5, 6, 2, 7, 0, 0], vec![1.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
         assert_eq!(batch.learning_inputs(Some(9)), Some(vec![1.0, 1.0, 1.0, 1.0, 1.0, 0.0]));
         assert_eq!(batch.learning_inputs(Some(8)), None);
+    }
+
+    #[test]
+    fn the_first_token_of_a_document_is_no_target() {
+        let batch = MicroBatch::new(&[1, 5, 1, 7, 2, 1, 3, 4, 5, 1], 4, 9, 9).unwrap();
+        let batch = batch.inside_documents(&[vec![0, 2], vec![0, 4]]).unwrap();
+        assert_eq!(batch.targets().1, [1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
+        assert!(batch.inside_documents(&[vec![0]]).is_err());
     }
 
     #[test]

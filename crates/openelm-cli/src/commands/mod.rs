@@ -4,6 +4,10 @@ mod bench;
 mod bench_kernels;
 mod configs;
 mod data;
+mod data_bench;
+mod data_check;
+mod data_plan;
+mod data_stats;
 mod export;
 mod generate;
 mod params;
@@ -33,6 +37,10 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Train(arguments) => train::train(&arguments),
         Command::Params(arguments) => params::params(&arguments),
         Command::Data(DataCommand::Show(arguments)) => data::show(&arguments),
+        Command::Data(DataCommand::Plan(arguments)) => data_plan::run(&arguments),
+        Command::Data(DataCommand::Verify(arguments)) => data_check::run_verify(&arguments),
+        Command::Data(DataCommand::Stats(arguments)) => data_stats::run(&arguments),
+        Command::Data(DataCommand::Tokenize(arguments)) => data_check::run_tokenize(&arguments),
         Command::Tokenizer(TokenizerCommand::Train { config, out }) => tokenizer::train(&config, &out),
         Command::Tokenizer(TokenizerCommand::Encode { tokenizer, text, pieces }) => tokenizer::encode(&tokenizer, text, pieces),
         Command::Tokenizer(TokenizerCommand::Decode { tokenizer, ids }) => tokenizer::decode(&tokenizer, &ids),
@@ -42,6 +50,7 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
         Command::Bench(BenchCommand::Kernels(arguments)) => bench_kernels::kernels(&arguments),
+        Command::Bench(BenchCommand::Data(arguments)) => data_bench::run(&arguments),
     }
 }
 

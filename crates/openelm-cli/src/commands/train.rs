@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use openelm_checkpoint::{Checkpoint, RunFolder, Weights};
-use openelm_data::{Loader, validation_sequences};
+use openelm_data::{Loader, OnBadRecord, SkipLog, validation_sequences};
 use openelm_model::{ModelConfig, OpenElm, open_device};
 use openelm_tokenizer::Tokenizer;
 use openelm_train::{Ended, MicroBatch, RunFacts, TrainError, Trainer, loader_state};
@@ -108,10 +108,9 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: 
     }
 
     let data = data_config(config)?;
-    let loader = match &checkpoint {
-        None => Loader::open(&data, &tokenizer, 0, 1)?,
-        Some(checkpoint) => Loader::resume(&data, &tokenizer, 0, 1, &loader_state(checkpoint)?)?,
-    };
+    let state = checkpoint.as_ref().map(loader_state).transpose()?;
+    let skipped = SkipLog::new();
+    let loader = Loader::with_log(&data, &tokenizer, 0, 1, state.as_ref(), &skipped)?;
     let validation = validation_batches(config, &tokenizer, &model_config)?;
     let model = match (&checkpoint, &arguments.init) {
         (Some(checkpoint), _) => Weights::open(checkpoint.path())?.model_of(&model_config, &device)?,
@@ -123,6 +122,9 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: 
         Some(folder) => folder,
         None => RunFolder::create(out, &yaml)?,
     };
+    if data.on_bad_record == OnBadRecord::Skip {
+        skipped.attach(&folder.path().join("skipped.jsonl"))?;
+    }
     if !folder.tokenizer().is_dir() {
         save_tokenizer(&tokenizer, &folder)?;
     }
@@ -204,7 +206,7 @@ fn validation_batches(config: &RunConfig, tokenizer: &Tokenizer, model: &ModelCo
     let limit = (section.max_sequences > 0).then(|| usize::try_from(section.max_sequences).unwrap_or(usize::MAX));
     let sequences = validation_sequences(&data, tokenizer, limit)?;
     let size = usize::try_from(config.training.micro_batch)?;
-    Ok(MicroBatch::of_sequences(&sequences, size, tokenizer.padding_id(), model.vocab_size)?)
+    Ok(MicroBatch::of_sequences(&sequences, size, tokenizer.padding_id(), model.vocab_size, data.document_mask)?)
 }
 
 /// The first Ctrl-C (or SIGTERM) asks for a stop between two steps, the second ends the program at once.

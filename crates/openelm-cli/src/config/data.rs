@@ -40,6 +40,28 @@ pub enum Order {
     Corenet,
 }
 
+/// How documents share sequences.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// Laid end to end; cut every `sequence_length` tokens.
+    #[default]
+    Concat,
+    /// Cut only when longer than a sequence; padded.
+    BestFit,
+}
+
+/// What a record that cannot be read leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadRecord {
+    /// An error.
+    #[default]
+    Stop,
+    /// A note in the run's folder.
+    Skip,
+}
+
 /// A named source of text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the keys of a corpus")]
@@ -56,6 +78,15 @@ pub struct CorpusSection {
     /// Share of the tokens relative to the other corpora (mixed order). Default 1.
     #[serde(default = "default_weight")]
     pub weight: f64,
+    /// Passes over the corpus that are allowed (mixed order). Absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_epochs: Option<u64>,
+    /// Default: the data section's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_tokens_per_text: Option<u64>,
+    /// Default: the data section's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_characters_per_text: Option<u64>,
 }
 
 /// What is read, and the sequences that are made of it.
@@ -106,6 +137,18 @@ pub struct DataSection {
     /// Background threads; 0 means one for each core; changes no order. Default 0.
     #[serde(default)]
     pub threads: u64,
+    /// How documents share sequences (mixed order). Default concat.
+    #[serde(default)]
+    pub packing: Packing,
+    /// Attention stays inside documents. Default false.
+    #[serde(default)]
+    pub document_mask: bool,
+    /// Default stop.
+    #[serde(default)]
+    pub on_bad_record: OnBadRecord,
+    /// Folder that keeps tokens (mixed order). Absent: none are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
     pub corpora: Vec<CorpusSection>,
 }
 
@@ -128,6 +171,10 @@ impl DataSection {
             workers: 0,
             prefetch: default_prefetch(),
             threads: 0,
+            packing: Packing::default(),
+            document_mask: false,
+            on_bad_record: OnBadRecord::default(),
+            cache: None,
             corpora,
         }
     }

@@ -22,7 +22,7 @@ mod training;
 mod validate;
 mod validate_data;
 
-pub use data::{CorpusSection, DataSection, Order, TokenizerSection, TokenizerTraining, ValidationSection};
+pub use data::{CorpusSection, DataSection, OnBadRecord, Order, Packing, TokenizerSection, TokenizerTraining, ValidationSection};
 pub use error::{ConfigError, Place};
 pub use load::Loaded;
 pub use model::{ModelSection, Multipliers, Preset};

@@ -8,7 +8,7 @@ use super::RunConfig;
 use super::parse::Segment;
 
 /// Keys whose strings are paths, in our form and in CoreNet's.
-const PATH_KEYS: [&str; 4] = ["path", "files", "model_path", "file_name"];
+const PATH_KEYS: [&str; 5] = ["path", "files", "cache", "model_path", "file_name"];
 
 /// `path` below `folder`, without `.` and with `..` taken out of it. A glob or a pattern keeps its wildcards.
 pub(super) fn absolute(path: &Path, folder: &Path) -> PathBuf {
@@ -44,6 +44,12 @@ pub(super) fn resolve(config: &mut RunConfig, folder: &Path) {
         && !is_remote(&path.to_string_lossy())
     {
         *path = absolute(path, folder);
+    }
+    if let Some(cache) = &mut config.data.cache
+        && !cache.as_os_str().is_empty()
+        && !is_remote(&cache.to_string_lossy())
+    {
+        *cache = absolute(cache, folder);
     }
     let validation = config.validation.iter_mut().flat_map(|validation| &mut validation.corpora);
     for corpus in config.data.corpora.iter_mut().chain(validation) {

@@ -72,6 +72,11 @@ fn what_is_written_reads_back() {
         "tokenizer={train: {vocab_size: 1999, byte_fallback: false, split_digits: false}}",
         "data.order=corenet",
         "data.seed=5",
+        "data.document_mask=true",
+        "data.on_bad_record=skip",
+        "data.corpora.0.max_epochs=2",
+        "data.corpora.0.min_tokens_per_text=9",
+        "data.corpora.0.min_characters_per_text=8",
         "validation={every: 9, max_sequences: 0, corpora: [{name: v, files: [/v.jsonl]}]}",
         "training.dtype=bf16",
         "training.accumulation=sum",
@@ -154,6 +159,16 @@ fn impossible_data() {
     refused("'a/*.jsonl'", "'a-{file_id:05d}.jsonl'", "'a-{", "data.corpora[0].files[0]: has {file_id}, but the corpus has no");
     refused("[0, 9]", "[9, 9]", "[9, 9]", "data.corpora[1].file_id_range: [9, 9] holds no id");
     refused("sequence_length: 256", "sequence_length: 256\n  lanes: 0", "0\n  corpora", "data.lanes: is 0");
+    refused("weight: 2.5", "max_epochs: 0", "0}", "data.corpora[1].max_epochs: is 0");
+    let fit = "sequence_length: 256\n  order: corenet\n  packing: best_fit";
+    refused("sequence_length: 256", fit, "best_fit", "data.packing: does not go with order: corenet");
+    refused("sequence_length: 256", "sequence_length: 256\n  cache: 's3://b/c'", "'s3", "data.cache: s3://b/c is on another machine");
+    refused(
+        "sequence_length: 256",
+        "sequence_length: 256\n  packing: bestfit",
+        "bestfit",
+        "data.packing: `bestfit` is none of the accepted",
+    );
     let order = "sequence_length: 256\n  order: corent";
     refused("sequence_length: 256", order, "corent", "data.order: `corent` is none of the accepted values");
     refused("{path: tokenizer.model}", "{}", "{}", "tokenizer: has neither `path` nor `train`");

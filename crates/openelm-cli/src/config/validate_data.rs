@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::paths::is_remote;
 use super::validate::{Check, at_least_one, at_most, not_negative, require};
-use super::{CorpusSection, Order, RunConfig, TokenizerSection};
+use super::{CorpusSection, Order, Packing, RunConfig, TokenizerSection};
 
 /// The unknown token, the beginning and the end of a text.
 const SPECIAL_TOKENS: u64 = 3;
@@ -33,7 +33,19 @@ pub(super) fn check_data(config: &RunConfig) -> Check {
     at_most("data.workers", data.workers, 1 << 16)?;
     at_most("data.prefetch", data.prefetch, 1 << 16)?;
     at_most("data.threads", data.threads, 1 << 12)?;
+    let corenet = data.order == Order::Corenet;
+    let whole = "leave it out, or use `order: mixed`";
+    require(!corenet || data.packing == Packing::Concat, "data.packing", "does not go with order: corenet", whole)?;
+    if let Some(cache) = &data.cache {
+        require(!corenet, "data.cache", "does not go with order: corenet", whole)?;
+        require(!cache.as_os_str().is_empty(), "data.cache", "is empty", "name a folder")?;
+        check_local("data.cache", &cache.to_string_lossy())?;
+    }
     check_corpora("data.corpora", &data.corpora)?;
+    for (index, corpus) in data.corpora.iter().enumerate() {
+        let key = format!("data.corpora[{index}].max_epochs");
+        require(!corenet || corpus.max_epochs.is_none(), key, "does not go with order: corenet", whole)?;
+    }
     let weighted = data.corpora.iter().any(|corpus| corpus.weight > 0.0);
     require(
         data.order == Order::Corenet || weighted,
@@ -94,6 +106,9 @@ fn check_corpora(key: &str, corpora: &[CorpusSection]) -> Check {
         require(!corpus.files.is_empty(), at("files"), "names no file", "name the corpus's files")?;
         require(!corpus.text_key.is_empty(), at("text_key"), "is empty", "name the key or column of the text")?;
         not_negative(at("weight"), corpus.weight)?;
+        if let Some(limit) = corpus.max_epochs {
+            at_least_one(at("max_epochs"), limit)?;
+        }
         if let Some([first, end]) = corpus.file_id_range {
             require(first < end, at("file_id_range"), format!("[{first}, {end}] holds no id"), "give the first id and one past the last")?;
         }

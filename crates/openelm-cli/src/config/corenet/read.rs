@@ -213,6 +213,9 @@ fn corpus(index: usize, info: &DataInfo, names: &mut Names) -> Result<CorpusSect
         file_id_range: Some(range),
         text_key,
         weight: 1.0,
+        max_epochs: None,
+        min_tokens_per_text: None,
+        min_characters_per_text: None,
     })
 }
 

@@ -84,6 +84,13 @@ fn corpora(data: &DataSection, notes: &mut Vec<String>) -> Result<Vec<String>, C
         if corpus.files.len() > 1 {
             notes.push(format!("data.corpora[{index}]: each of its {} patterns is a corpus of its own in CoreNet", corpus.files.len()));
         }
+        if corpus.min_tokens_per_text.is_some() || corpus.min_characters_per_text.is_some() {
+            return Err(lost(
+                &format!("data.corpora[{index}]"),
+                "CoreNet has one filter for all corpora",
+                "set data.min_tokens_per_text and data.min_characters_per_text alone",
+            ));
+        }
         if corpus.weight != 1.0 {
             notes.push(format!("data.corpora[{index}].weight: CoreNet has no weights, and the corenet order does not use them"));
         }
@@ -115,6 +122,8 @@ fn note_what_is_lost(config: &RunConfig, notes: &mut Vec<String>) {
         ("validation", config.validation.is_some(), "CoreNet's file does not validate"),
         ("sample", config.sample.is_some(), "CoreNet writes no text at the end"),
         ("export", config.export.is_some(), "CoreNet exports nothing at the end"),
+        ("data.on_bad_record", data.on_bad_record != default.on_bad_record, "CoreNet stops at any bad record"),
+        ("data.document_mask", data.document_mask, "each piece has a sequence of its own in this order"),
         ("data.lanes", data.lanes != default.lanes, "of the mixed order alone"),
         ("data.shuffle_buffer", data.shuffle_buffer != default.shuffle_buffer, "of the mixed order alone"),
         ("data.prefetch", data.prefetch != default.prefetch, "CoreNet reads ahead in its own way"),
