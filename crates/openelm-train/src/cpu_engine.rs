@@ -4,15 +4,15 @@
 //! buffers live as long as the engine, so that a step allocates next to nothing.
 
 use openelm_kernels::{
-    AdamW as KernelAdamW, BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Cpu, HeadGradients, HeadLoss, HeadNorms,
-    Heads, HostTensor, Keep, LossSettings, RotaryTables, Saved, Values, ValuesMut, adamw_step, block_backward, block_forward,
-    change_values, embedding_backward, embedding_forward, head_loss, rms_norm_backward, rms_norm_forward, sum_of_squares,
+    AdamW as KernelAdamW, Cpu, HeadGradients, HeadLoss, HostTensor, Keep, Saved, Values, ValuesMut, adamw_step, block_backward,
+    block_forward, change_values, embedding_backward, embedding_forward, head_loss, rms_norm_backward, rms_norm_forward, sum_of_squares,
 };
-use openelm_model::{Block, OpenElm, Precision};
+use openelm_model::{OpenElm, Precision};
 
 use crate::adamw::AdamW;
 use crate::engine::{Arithmetic, Engine, LossSums, Update};
 use crate::error::TrainError;
+use crate::host_model::{HostBatch, HostModel};
 use crate::micro_batch::MicroBatch;
 
 /// The kernels with their buffers.
@@ -205,178 +205,4 @@ fn sums(loss: HeadLoss, batch: &MicroBatch, arithmetic: &Arithmetic, model: &Ope
     let z = if arithmetic.z_loss > 0.0 { loss.z_loss * count / f64::from(arithmetic.z_loss as f32) } else { 0.0 };
     let [vocabulary, _] = model.head().dims();
     LossSums::of(batch, loss.cross_entropy * count, z, arithmetic, vocabulary)
-}
-
-/// A model's weights as memory; sharing, not copying.
-struct HostModel {
-    model_dim: usize,
-    padding: Option<u32>,
-    table: HostTensor,
-    blocks: Vec<HostBlock>,
-    block_parameters: usize,
-    norm: HostTensor,
-    classifier: Option<HostTensor>,
-    cos: HostTensor,
-    sin: HostTensor,
-}
-
-impl HostModel {
-    fn of(model: &OpenElm) -> Result<Self, TrainError> {
-        let config = model.config();
-        let (cos, sin) = model.rotary().tables();
-        Ok(Self {
-            model_dim: config.model_dim,
-            padding: config.padding_index.and_then(|index| u32::try_from(index).ok()),
-            table: host(&model.token_embeddings)?,
-            blocks: model.blocks.iter().map(|block| HostBlock::of(block, config.model_dim)).collect::<Result<_, _>>()?,
-            block_parameters: model.blocks.first().map_or(0, Block::num_parameters),
-            norm: host(&model.norm.weight)?,
-            classifier: model.classifier.as_ref().map(host).transpose()?,
-            cos: host(cos)?,
-            sin: host(sin)?,
-        })
-    }
-
-    fn head(&self) -> &HostTensor {
-        self.classifier.as_ref().unwrap_or(&self.table)
-    }
-}
-
-fn host<const D: usize>(tensor: &burn::tensor::Tensor<D>) -> Result<HostTensor, TrainError> {
-    HostTensor::of(tensor).ok_or_else(|| TrainError::Optimizer { reason: "the weights do not lie in this process's memory".into() })
-}
-
-struct HostBlock {
-    shape: BlockShape,
-    /// In the model's order of parameters, the head norms apart.
-    attn_norm: HostTensor,
-    qkv_proj: HostTensor,
-    q_norm: Option<HostTensor>,
-    k_norm: Option<HostTensor>,
-    out_proj: HostTensor,
-    ffn_norm: HostTensor,
-    proj_1: HostTensor,
-    proj_2: HostTensor,
-}
-
-impl HostBlock {
-    fn of(block: &Block, model_dim: usize) -> Result<Self, TrainError> {
-        let openelm_model::LayerShape { num_query_heads, num_kv_heads, head_dim, ffn_dim } = block.shape;
-        let norm = |norm: &Option<openelm_model::RmsNorm>| norm.as_ref().map(|norm| host(&norm.weight)).transpose();
-        Ok(Self {
-            shape: BlockShape {
-                model_dim,
-                heads: Heads { queries: num_query_heads, keys: num_kv_heads, head_dim },
-                ffn_dim,
-                gated: block.gated,
-            },
-            attn_norm: host(&block.attn_norm.weight)?,
-            qkv_proj: host(&block.qkv_proj)?,
-            q_norm: norm(&block.q_norm)?,
-            k_norm: norm(&block.k_norm)?,
-            out_proj: host(&block.out_proj)?,
-            ffn_norm: host(&block.ffn_norm.weight)?,
-            proj_1: host(&block.proj_1)?,
-            proj_2: host(&block.proj_2)?,
-        })
-    }
-
-    fn weights(&self) -> BlockWeights<'_> {
-        BlockWeights {
-            attn_norm: self.attn_norm.values(),
-            qkv_proj: BlockMatrix::from(self.qkv_proj.values()),
-            head_norms: HeadNorms {
-                queries: self.q_norm.as_ref().map(HostTensor::values),
-                keys: self.k_norm.as_ref().map(HostTensor::values),
-            },
-            out_proj: BlockMatrix::from(self.out_proj.values()),
-            ffn_norm: self.ffn_norm.values(),
-            proj_1: BlockMatrix::from(self.proj_1.values()),
-            proj_2: BlockMatrix::from(self.proj_2.values()),
-        }
-    }
-
-    /// The block's gradients, which stand in the order of its parameters; `None` when there are too few.
-    fn gradients<'a>(&self, buffers: &'a mut [Vec<f32>], accumulate: bool) -> Option<BlockGradients<'a>> {
-        let mut buffers = buffers.iter_mut().map(Vec::as_mut_slice);
-        Some(BlockGradients {
-            attn_norm: buffers.next()?,
-            qkv_proj: buffers.next()?,
-            q_norm: if self.q_norm.is_some() { Some(buffers.next()?) } else { None },
-            k_norm: if self.k_norm.is_some() { Some(buffers.next()?) } else { None },
-            out_proj: buffers.next()?,
-            ffn_norm: buffers.next()?,
-            proj_1: buffers.next()?,
-            proj_2: buffers.next()?,
-            accumulate,
-        })
-    }
-}
-
-/// A micro-batch as the kernels take it.
-struct HostBatch {
-    batch: usize,
-    sequence: usize,
-    inputs: Vec<u32>,
-    targets: Vec<u32>,
-    padding_id: u32,
-    /// Where the document of each position begins in its row, [batch · sequence], when attention stays inside documents.
-    starts: Option<Vec<u32>>,
-}
-
-impl HostBatch {
-    fn of(model: &OpenElm, batch: &MicroBatch) -> Result<Self, TrainError> {
-        // The same check as on other devices.
-        model.rotation(0, batch.sequence())?;
-        Ok(Self {
-            batch: batch.batch(),
-            sequence: batch.sequence(),
-            inputs: batch.input_rows(model.config().vocab_size),
-            targets: batch.target_ids().to_vec(),
-            padding_id: batch.padding_id(),
-            starts: batch.documents().map(|documents| document_starts(documents, batch.sequence())),
-        })
-    }
-
-    fn input<'a>(&self, host: &'a HostModel) -> BlockInput<'a> {
-        let values = self.sequence * host.blocks.first().map_or(0, |block| block.shape.heads.head_dim) / 2;
-        let rows = |table: &'a HostTensor| table.values().get(..values).unwrap_or_default();
-        BlockInput {
-            batch: self.batch,
-            sequence: self.sequence,
-            // Positions need not begin anew: rotary scores depend on the distance alone, and no distance crosses a start.
-            starts: self.starts.as_deref(),
-            tables: RotaryTables { cos: rows(&host.cos), sin: rows(&host.sin) },
-        }
-    }
-
-    fn loss_settings(&self, arithmetic: &Arithmetic, scale: f64) -> LossSettings {
-        LossSettings { ignored: Some(self.padding_id), z_weight: arithmetic.z_loss as f32, scale: scale as f32 }
-    }
-}
-
-/// For each position of each row, where its document begins; `documents` has the ascending beginnings of each row.
-fn document_starts(documents: &[Vec<u32>], sequence: usize) -> Vec<u32> {
-    let mut starts = Vec::with_capacity(documents.len() * sequence);
-    for row in documents {
-        let mut begin = 0;
-        let mut next = row.iter().peekable();
-        for position in 0..sequence as u32 {
-            while let Some(start) = next.next_if(|start| **start <= position) {
-                begin = *start;
-            }
-            starts.push(begin);
-        }
-    }
-    starts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_position_knows_its_documents_start() {
-        assert_eq!(document_starts(&[vec![0, 2, 3], vec![], vec![4]], 5), [0, 0, 2, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4]);
-    }
 }

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod gradients;
 mod head_loss;
+mod host_model;
 mod metrics;
 mod micro_batch;
 mod schedule;

@@ -1,3 +1,5 @@
+//! CoreNet files read, written and refused: fixtures in the layout of Apple's four, the reference files, and every kind of mistake.
+
 use std::path::PathBuf;
 
 use super::super::{Accumulation, Dtype, Order, Preset, RunConfig};
