@@ -21,6 +21,8 @@ use crate::save::{Draft, remove_folder, replace_file};
 
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 const CONFIG_FILE: &str = "config.yaml";
+/// What `replace_file` writes before it renames it.
+const UNFINISHED_CONFIG: &str = "config.yaml.new";
 const LOCK_FILE: &str = ".lock";
 const STEP_PREFIX: &str = "step-";
 const DRAFT_PREFIX: &str = ".draft-";
@@ -49,7 +51,7 @@ impl RunFolder {
             });
         }
         let mut entries = std::fs::read_dir(path).map_err(|source| CheckpointError::io(path, "listing it", source))?;
-        if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK_FILE)) {
+        if entries.any(|entry| entry.is_ok_and(|entry| !is_rest_of_creation(&entry))) {
             return Err(CheckpointError::Folder {
                 path: path.to_owned(),
                 reason: "the folder is not empty".into(),
@@ -62,7 +64,7 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Opens the folder of a run that exists, and removes drafts that a crash has left.
+    /// Opens the folder of a run that exists, and removes drafts and half-removed checkpoints that a crash has left.
     ///
     /// # Errors
     /// When there is no run, or another process uses it.
@@ -76,7 +78,9 @@ impl RunFolder {
         }
         let folder = Self::lock(path)?;
         for (name, path) in folder.entries()? {
-            if name.starts_with(DRAFT_PREFIX) {
+            let is_step = name.strip_prefix(STEP_PREFIX).is_some_and(|step| step.parse::<u64>().is_ok());
+            let half_removed = is_step && !path.join(MANIFEST_FILE).exists();
+            if name.starts_with(DRAFT_PREFIX) || half_removed {
                 remove_folder(&path)?;
             }
         }
@@ -161,6 +165,15 @@ impl RunFolder {
 /// Where the tokenizer of the run in `run` lies.
 pub(crate) fn tokenizer_of(run: &Path) -> PathBuf {
     run.join("tokenizer")
+}
+
+/// Whether a process that died before its configuration was in place has left this.
+fn is_rest_of_creation(entry: &std::fs::DirEntry) -> bool {
+    match entry.file_name().to_str() {
+        Some(LOCK_FILE | UNFINISHED_CONFIG) => true,
+        Some(CHECKPOINTS) => entry.path().read_dir().is_ok_and(|mut entries| entries.next().is_none()),
+        _ => false,
+    }
 }
 
 /// Whether `path` is a run folder.

@@ -296,8 +296,23 @@ pub struct GenerateArguments {
 pub enum BenchCommand {
     /// Time training steps on random tokens.
     Train(BenchTrainArguments),
+    /// Time every CPU kernel against this machine's measured limits.
+    Kernels(BenchKernelsArguments),
     /// Time the way from shards to sequences.
     Data(BenchDataArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchKernelsArguments {
+    /// Tokens that an operation works on.
+    #[arg(long, default_value_t = 512)]
+    pub tokens: usize,
+    /// Only operations whose name holds this.
+    #[arg(long, default_value = "")]
+    pub filter: String,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -52,7 +52,7 @@ fn kills_at_any_moment_lose_at_most_the_last_update() {
         let mut running = go_on(&ground, &EVERY_STEP);
         if round % 2 == 0 {
             // Anywhere, the start of the program included.
-            std::thread::sleep(Duration::from_millis(5 + numbers.below(250)));
+            std::thread::sleep(Duration::from_millis(5 + numbers.below(160)));
         } else {
             // In the middle of the second or a later checkpoint.
             let logged = run.metric_count() + 2;
@@ -132,7 +132,7 @@ fn a_crash_before_the_tokenizer_is_in_place_blocks_nothing() {
 #[test]
 fn one_process_at_a_time() {
     let ground = Ground::new();
-    let mut first = ground.train("run", &["training.steps=1000000", "checkpoint.every=10"]).start();
+    let mut first = ground.train("run", &["training.steps=1000000", "checkpoint.every=10", "checkpoint.keep_last=1000"]).start();
     let run = ground.run("run");
     first.until("its first checkpoint", || !run.steps().is_empty());
     ground.train("run", &[]).resume().fails(&["run: another process is using this run"]);

@@ -205,7 +205,7 @@ impl Loader {
 impl MixedStreams {
     fn new(mixture: Mixture, config: &DataConfig, rank: usize, world: usize, progress: Option<&Progress>) -> Result<Self, DataError> {
         let lanes = config.lanes;
-        if lanes % world != 0 {
+        if !lanes.is_multiple_of(world) {
             return Err(DataError::Ranks {
                 reason: format!("data.lanes is {lanes}, which {world} ranks cannot share evenly"),
                 hint: format!("set data.lanes to a multiple of {world}; another number of lanes is another order"),

@@ -185,7 +185,7 @@ mod tests {
                 panic!("on purpose");
             }
             // Every other chunk is empty, which must not end the stream.
-            Ok(if self.next % 2 == 0 { Vec::new() } else { (self.next - 3..self.next).collect() })
+            Ok(if self.next.is_multiple_of(2) { Vec::new() } else { (self.next - 3..self.next).collect() })
         }
     }
 

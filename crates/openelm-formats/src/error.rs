@@ -48,7 +48,9 @@ impl FormatError {
         let hint = match source.kind() {
             io::ErrorKind::NotFound => "check the path",
             io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on the disk or choose another folder",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                "free space on the disk or choose another folder"
+            }
             _ => "check the disk and the file",
         };
         Self::Io { path: path.to_owned(), action, source, hint }

@@ -93,7 +93,7 @@ mod tests {
         let ids: Vec<u32> = (0..23).map(|i| (i * 7 + 3) % 50).collect();
         let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let all = Tensor::<2, Int>::from_data(TensorData::new(values, [1, ids.len()]), &device);
-        let whole: Vec<f32> = model.forward(all, Precision::F32).unwrap().into_data().to_vec().unwrap();
+        let whole: Vec<f32> = model.forward(all, Precision::F32).unwrap().into_data().try_to_vec().unwrap();
         let mut session = Session::new(&model, 64, Precision::F32);
         let mut read = 0;
         for part in [5, 1, 1, 9, 1, 6] {

@@ -26,13 +26,7 @@ fn check_ids(ids: &[u32], rows: usize) -> Result<(), KernelError> {
 ///
 /// # Errors
 /// When a length does not fit or an id lies outside the table.
-pub fn embedding_forward(
-    cpu: &Cpu,
-    table: &[f32],
-    dim: usize,
-    ids: &[u32],
-    hidden: &mut [f32],
-) -> Result<(), KernelError> {
+pub fn embedding_forward(cpu: &Cpu, table: &[f32], dim: usize, ids: &[u32], hidden: &mut [f32]) -> Result<(), KernelError> {
     check("embedding", "hidden", ids.len() * dim, hidden.len())?;
     let rows = table.len() / dim.max(1);
     check("embedding", "table", rows * dim, table.len())?;

@@ -9,7 +9,9 @@ pub enum KernelError {
     #[error("OPENELM_ISA={name}: no such instruction set\nhint: use plain, avx2, avx512, avx512bf16 or neon, or unset OPENELM_ISA")]
     UnknownIsa { name: String },
     /// An instruction set that this processor lacks.
-    #[error("instruction set {name} is not available on this processor\nhint: this one has {available}; unset OPENELM_ISA to take the best")]
+    #[error(
+        "instruction set {name} is not available on this processor\nhint: this one has {available}; unset OPENELM_ISA to take the best"
+    )]
     MissingIsa { name: &'static str, available: String },
     /// A number of threads that is none.
     #[error("{variable}={value}: not a number of threads\nhint: give a whole number from 1 to {limit}")]
@@ -26,12 +28,7 @@ pub enum KernelError {
 }
 
 /// Fails unless `operand` has `expected` values.
-pub(crate) fn check(
-    operation: &'static str,
-    operand: &'static str,
-    expected: usize,
-    found: usize,
-) -> Result<(), KernelError> {
+pub(crate) fn check(operation: &'static str, operand: &'static str, expected: usize, found: usize) -> Result<(), KernelError> {
     if expected == found {
         return Ok(());
     }

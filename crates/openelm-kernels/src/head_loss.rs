@@ -103,7 +103,8 @@ pub fn head_loss(
         }
         if let Some(gradients) = &mut gradients {
             let weight = if count == 0 { 0.0 } else { settings.scale / count as f32 };
-            let rows_of = RowGradients { weight, z: 2.0 * settings.z_weight, sums: &sums, log_sums: &log_sums, targets, ignored: settings.ignored };
+            let rows_of =
+                RowGradients { weight, z: 2.0 * settings.z_weight, sums: &sums, log_sums: &log_sums, targets, ignored: settings.ignored };
             let d_hidden = &mut gradients.d_hidden[first * dim..][..rows * dim];
             let accumulate = gradients.accumulate || first > 0;
             backward(cpu, precision, hidden, table, &mut logits, &rows_of, d_hidden, gradients.d_table, accumulate)?;

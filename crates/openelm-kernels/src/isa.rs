@@ -95,9 +95,7 @@ impl FromStr for Isa {
     type Err = KernelError;
 
     fn from_str(name: &str) -> Result<Self, KernelError> {
-        ALL.into_iter()
-            .find(|isa| isa.name() == name)
-            .ok_or_else(|| KernelError::UnknownIsa { name: name.to_owned() })
+        ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| KernelError::UnknownIsa { name: name.to_owned() })
     }
 }
 

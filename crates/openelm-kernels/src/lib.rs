@@ -11,6 +11,7 @@ mod cpu;
 mod embedding;
 mod error;
 mod head_loss;
+mod host;
 mod isa;
 mod matmul;
 mod norm;
@@ -25,13 +26,12 @@ mod values;
 pub use adamw::{AdamW, adamw_step, sum_of_squares};
 pub use arena::{Arena, Buffer};
 pub use attention::{AttentionShape, attention_backward, attention_forward};
-pub use block::{
-    BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Keep, Saved, block_backward, block_forward,
-};
+pub use block::{BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Keep, Saved, block_backward, block_forward};
 pub use cpu::{Cpu, Precision};
 pub use embedding::{embedding_backward, embedding_forward};
 pub use error::KernelError;
 pub use head_loss::{HeadGradients, HeadLoss, LossSettings, head_loss};
+pub use host::{HostTensor, change_values};
 pub use isa::Isa;
 pub use matmul::{Matrix, PackedMatrix, Weights, linear_backward_input, linear_backward_weights, linear_forward};
 pub use norm::{rms_norm_backward, rms_norm_forward};

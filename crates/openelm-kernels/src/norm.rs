@@ -15,13 +15,7 @@ const RUN: usize = 32;
 ///
 /// # Errors
 /// When a length does not fit.
-pub fn rms_norm_forward(
-    cpu: &Cpu,
-    x: &[f32],
-    weight: &[f32],
-    mut y: ValuesMut<'_>,
-    scales: &mut [f32],
-) -> Result<(), KernelError> {
+pub fn rms_norm_forward(cpu: &Cpu, x: &[f32], weight: &[f32], mut y: ValuesMut<'_>, scales: &mut [f32]) -> Result<(), KernelError> {
     let (rows, dim) = (scales.len(), weight.len());
     check("RMS norm", "x", rows * dim, x.len())?;
     check("RMS norm", "y", rows * dim, y.len())?;
@@ -40,13 +34,7 @@ pub fn rms_norm_forward(
 ///
 /// # Errors
 /// When a length does not fit.
-pub(crate) fn rms_norm_again(
-    cpu: &Cpu,
-    x: &[f32],
-    weight: &[f32],
-    mut y: ValuesMut<'_>,
-    scales: &[f32],
-) -> Result<(), KernelError> {
+pub(crate) fn rms_norm_again(cpu: &Cpu, x: &[f32], weight: &[f32], mut y: ValuesMut<'_>, scales: &[f32]) -> Result<(), KernelError> {
     let (rows, dim) = (scales.len(), weight.len());
     check("RMS norm", "x", rows * dim, x.len())?;
     check("RMS norm", "y", rows * dim, y.len())?;

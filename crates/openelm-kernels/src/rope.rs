@@ -156,8 +156,7 @@ pub fn rotate_backward(
             let at = token % sequence * head_dim / 2;
             let (cos, sin) = (&tables.cos[at..at + head_dim / 2], &tables.sin[at..at + head_dim / 2]);
             for head in 0..queries + keys {
-                let (weight, sums) =
-                    if head < queries { (norms.queries, &mut *query_sums) } else { (norms.keys, &mut *key_sums) };
+                let (weight, sums) = if head < queries { (norms.queries, &mut *query_sums) } else { (norms.keys, &mut *key_sums) };
                 let column = token * heads.joint_width() + head * head_dim;
                 let gradient = &d_turned[token * heads.turned_width() + head * head_dim..][..head_dim];
                 // SAFETY: heads do not overlap and lie in the slices checked above.
@@ -256,14 +255,7 @@ unsafe fn scale<S: crate::simd::Simd>(from: Source, half: usize, normed: bool) -
 /// # Safety
 /// As [`scale`].
 #[inline(always)]
-unsafe fn turned_back<S: crate::simd::Simd>(
-    g: Source,
-    cos: Source,
-    sin: Source,
-    half: usize,
-    at: usize,
-    lanes: usize,
-) -> (S::V, S::V) {
+unsafe fn turned_back<S: crate::simd::Simd>(g: Source, cos: Source, sin: Source, half: usize, at: usize, lanes: usize) -> (S::V, S::V) {
     // SAFETY: the caller's promise.
     unsafe {
         let (a, b) = (g.load::<S>(at, lanes), g.load::<S>(half + at, lanes));

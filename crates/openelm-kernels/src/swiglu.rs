@@ -11,13 +11,7 @@ const RUN: usize = 8; // rows of a task
 ///
 /// # Errors
 /// When a length does not fit.
-pub fn swiglu_forward(
-    cpu: &Cpu,
-    input: Values<'_>,
-    width: usize,
-    gated: bool,
-    mut hidden: ValuesMut<'_>,
-) -> Result<(), KernelError> {
+pub fn swiglu_forward(cpu: &Cpu, input: Values<'_>, width: usize, gated: bool, mut hidden: ValuesMut<'_>) -> Result<(), KernelError> {
     let rows = hidden.len() / width.max(1);
     let in_width = if gated { 2 * width } else { width };
     check("SwiGLU", "hidden", rows * width, hidden.len())?;

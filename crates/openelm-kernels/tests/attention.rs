@@ -1,4 +1,5 @@
 //! Attention against f64, on every instruction set, several numbers of threads, head sizes and document boundaries.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod reference;
 
@@ -61,8 +62,13 @@ fn reference(shape: &AttentionShape<'_>, turned: &[f64], joint: &[f64], d: &[f64
 #[test]
 fn attention_matches_f64() {
     let cases = [
-        (1, 1, 8, 1, 1, false), (2, 5, 32, 4, 2, false), (1, 96, 64, 4, 1, false), (1, 97, 64, 8, 2, true),
-        (2, 200, 128, 4, 1, true), (1, 301, 6, 3, 3, true), (3, 33, 32, 4, 4, true),
+        (1, 1, 8, 1, 1, false),
+        (2, 5, 32, 4, 2, false),
+        (1, 96, 64, 4, 1, false),
+        (1, 97, 64, 8, 2, true),
+        (2, 200, 128, 4, 1, true),
+        (1, 301, 6, 3, 3, true),
+        (3, 33, 32, 4, 4, true),
     ];
     for (batch, sequence, head_dim, queries, keys, documents) in cases {
         let heads = Heads { queries, keys, head_dim };
@@ -97,7 +103,19 @@ fn attention_matches_f64() {
                     assert_close(&log_sums, &expected.log_sums, 1e-5, &format!("{what} log-sums"));
                     let (mut d_turned, mut d_joint) = (vec![f32::NAN; turned.len()], vec![0.0; joint.len()]);
                     let attended_values = Values::F32(&attended);
-                    attention_backward(&cpu, precision, shape, t, j, attended_values, &log_sums, g, &mut d_turned, ValuesMut::F32(&mut d_joint)).unwrap();
+                    attention_backward(
+                        &cpu,
+                        precision,
+                        shape,
+                        t,
+                        j,
+                        attended_values,
+                        &log_sums,
+                        g,
+                        &mut d_turned,
+                        ValuesMut::F32(&mut d_joint),
+                    )
+                    .unwrap();
                     assert_close(&d_turned, &expected.d_turned, tolerance, &format!("{what} d_turned"));
                     assert_close(&d_joint, &expected.d_values, tolerance, &format!("{what} d_values"));
                     let all = [attended, log_sums, d_turned, d_joint].concat();

@@ -1,5 +1,7 @@
 //! A whole block: values against an f64 forward pass, gradients against finite differences of it.
 
+#![allow(clippy::unwrap_used)]
+
 mod reference;
 
 use openelm_kernels::*;
@@ -74,10 +76,8 @@ impl Case {
                 (PackedMatrix::for_forward(cpu, matrix, precision), PackedMatrix::for_backward(cpu, matrix, precision))
             })
             .collect();
-        let matrix = |index: usize, pack: usize| BlockMatrix {
-            values: &p[index],
-            packed: packed.then_some((&packs[pack].0, &packs[pack].1)),
-        };
+        let matrix =
+            |index: usize, pack: usize| BlockMatrix { values: &p[index], packed: packed.then_some((&packs[pack].0, &packs[pack].1)) };
         let weights = BlockWeights {
             attn_norm: &p[0],
             qkv_proj: matrix(1, 0),
@@ -151,12 +151,15 @@ impl Case {
                 let kv = heads.queries + head / (heads.queries / heads.keys);
                 let query = &joint[token * width + head * hd..][..hd];
                 let weights: Vec<f64> = (first..=token)
-                    .map(|key| (query.iter().zip(&joint[key * width + kv * hd..]).map(|(q, k)| q * k).sum::<f64>() / (hd as f64).sqrt()).exp())
+                    .map(|key| {
+                        (query.iter().zip(&joint[key * width + kv * hd..]).map(|(q, k)| q * k).sum::<f64>() / (hd as f64).sqrt()).exp()
+                    })
                     .collect();
                 let total: f64 = weights.iter().sum();
                 for (key, weight) in (first..=token).zip(&weights) {
                     for i in 0..hd {
-                        attended[token * heads.query_width() + head * hd + i] += weight / total * joint[key * width + (kv + heads.keys) * hd + i];
+                        attended[token * heads.query_width() + head * hd + i] +=
+                            weight / total * joint[key * width + (kv + heads.keys) * hd + i];
                     }
                 }
             }
@@ -196,9 +199,7 @@ fn values_and_gradients_match_f64() {
         let p: Vec<Vec<f64>> = case.parameters.iter().map(|p| widen(p)).collect();
         let x = widen(&case.x);
         let y = case.forward(&p, &x);
-        let loss = |p: &[Vec<f64>], x: &[f64]| -> f64 {
-            case.forward(p, x).iter().zip(&case.dy).map(|(y, dy)| y * f64::from(*dy)).sum()
-        };
+        let loss = |p: &[Vec<f64>], x: &[f64]| -> f64 { case.forward(p, x).iter().zip(&case.dy).map(|(y, dy)| y * f64::from(*dy)).sum() };
         let mut random = Random::new(number as u64 + 9);
         // A derivative along a random direction of every input: (input, direction, derivative).
         let mut slopes = Vec::new();
@@ -223,7 +224,10 @@ fn values_and_gradients_match_f64() {
                     let gradient = if *input == 8 { &found[1] } else { &found[2 + input] };
                     let along: f64 = gradient.iter().zip(direction).map(|(g, d)| f64::from(*g) * d).sum();
                     let size = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-                    assert!((along - slope).abs() <= 2e-5 * size.max(1.0), "{isa:?} case {number} input {input}: {along} {slope} of {size}");
+                    assert!(
+                        (along - slope).abs() <= 2e-5 * size.max(1.0),
+                        "{isa:?} case {number} input {input}: {along} {slope} of {size}"
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
 //! The head with its loss against f64, on every instruction set and several numbers of threads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod reference;
 

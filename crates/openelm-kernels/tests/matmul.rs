@@ -1,4 +1,5 @@
 //! Products against f64 sums, on every instruction set of this processor and several numbers of threads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod reference;
 
@@ -66,7 +67,8 @@ fn bf16_operands_in_memory_give_what_rounding_gives() {
     let (m, n, k) = (29, 66, 47);
     let mut random = Random::new(5);
     let (x, w, dy) = (random.normal(m * k), random.normal(n * k), random.normal(m * n));
-    let halves = |values: &[f32]| -> Vec<u16> { round_to(Precision::Bf16, values).iter().map(|v| ((*v as f32).to_bits() >> 16) as u16).collect() };
+    let halves =
+        |values: &[f32]| -> Vec<u16> { round_to(Precision::Bf16, values).iter().map(|v| ((*v as f32).to_bits() >> 16) as u16).collect() };
     let (xh, dyh) = (halves(&x), halves(&dy));
     for isa in openelm_kernels::Isa::available() {
         for cpu in cpus(isa) {

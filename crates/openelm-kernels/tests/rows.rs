@@ -1,4 +1,5 @@
 //! Norms, rotation, SwiGLU, AdamW and embedding against f64, on every instruction set and several numbers of threads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod reference;
 
@@ -116,7 +117,19 @@ fn rotation_matches_f64() {
             let mut d_joint = vec![7.0; joint.len()];
             let (mut dq, mut dk) = (vec![f32::NAN; head_dim], vec![f32::NAN; head_dim]);
             let gradients = if normed { [Some(&mut dq[..]), Some(&mut dk[..])] } else { [None, None] };
-            rotate_backward(cpu, heads, sequence, Values::F32(&joint), norms, tables, &d_turned, ValuesMut::F32(&mut d_joint), false, gradients).unwrap();
+            rotate_backward(
+                cpu,
+                heads,
+                sequence,
+                Values::F32(&joint),
+                norms,
+                tables,
+                &d_turned,
+                ValuesMut::F32(&mut d_joint),
+                false,
+                gradients,
+            )
+            .unwrap();
             assert_close(&d_joint, &d_joint_expected, 1e-5, what);
             if normed {
                 assert_close(&dq, &dw_expected[0], 1e-5, what);

@@ -142,6 +142,11 @@ impl OpenElm {
         Ok(())
     }
 
+    /// Cosines and sines of all positions.
+    pub fn rotary(&self) -> &RotaryTable {
+        &self.rotary
+    }
+
     /// Rows of the rotary table for a run of positions.
     ///
     /// # Errors

@@ -49,6 +49,11 @@ impl RotaryTable {
         }
     }
 
+    /// Cosines and sines, [positions, head_dim / 2] each.
+    pub fn tables(&self) -> (&Tensor<2>, &Tensor<2>) {
+        (&self.cos, &self.sin)
+    }
+
     /// Rows for positions `start` to `start + length` - 1.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
 //! The model against CoreNet's values, on the device that OPENELM_TEST_DEVICE names (default flex).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use burn::tensor::{Int, Tensor, TensorData};
 use openelm_model::{ModelConfig, ModelError, OpenElm, Precision, open_device, preset};

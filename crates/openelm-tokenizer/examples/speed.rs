@@ -3,7 +3,7 @@
 //! usage: speed CORPORA_DIR TOKENIZER [--threads N] [--repeat N]
 //! Prints one JSON object: megabytes of UTF-8 text per second (the best of the repetitions), tokens per second, tokens.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/shards/mod.rs"]
 mod shards;
@@ -28,11 +28,15 @@ fn files(corpora: &Path, corpus: &str, nested: bool, extension: &str) -> Vec<Pat
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [corpora, tokenizer, ..] = arguments.as_slice() else { panic!("usage: speed CORPORA_DIR TOKENIZER [--threads N] [--repeat N]") };
-    let option = |name: &str, default: usize| arguments.iter().position(|word| word == name).map_or(default, |at| arguments[at + 1].parse().expect("a number"));
+    let option = |name: &str, default: usize| {
+        arguments.iter().position(|word| word == name).map_or(default, |at| arguments[at + 1].parse().expect("a number"))
+    };
     let (threads, repeat) = (option("--threads", 2), option("--repeat", 3));
     let corpora = Path::new(corpora);
     let mut texts = Vec::new();
-    for (corpus, nested, extension) in [("dolma", true, ".json.gz"), ("redpajama", true, ".jsonl"), ("refinedweb", false, ".parquet"), ("pile", false, ".parquet")] {
+    for (corpus, nested, extension) in
+        [("dolma", true, ".json.gz"), ("redpajama", true, ".jsonl"), ("refinedweb", false, ".parquet"), ("pile", false, ".parquet")]
+    {
         texts.extend(files(corpora, corpus, nested, extension).iter().flat_map(|file| shards::texts(file)));
     }
     let megabytes = texts.iter().map(String::len).sum::<usize>() as f64 / 1e6;

@@ -39,7 +39,7 @@ pub(crate) struct Scratch {
 /// Buffers that wait for a thread: as many as threads ever encoded at once.
 #[derive(Debug, Default)]
 pub(crate) struct Scratches {
-    waiting: Mutex<Vec<Box<Scratch>>>,
+    waiting: Mutex<Vec<Scratch>>,
 }
 
 impl Scratches {
@@ -82,7 +82,9 @@ impl BpeEncoder {
         }
         let merged: Vec<_> = stretches
             .into_iter()
-            .map(|(stretch, token)| (stretch, token, scratch.merger.merge_with_origins(&self.symbols, stretch, &mut scratch.origins).to_vec()))
+            .map(|(stretch, token)| {
+                (stretch, token, scratch.merger.merge_with_origins(&self.symbols, stretch, &mut scratch.origins).to_vec())
+            })
             .collect();
         for (stretch, token, tokens) in merged {
             for token in tokens {
@@ -174,7 +176,8 @@ impl BpeEncoder {
             let unused = self.unused.as_ref().is_some_and(|unused| unused.get(symbol as usize) == Some(&true));
             if let (true, Some((left, right))) = (unused, origins.get(&symbol)) {
                 parts.extend([*right, *left]);
-            } else if let Some(char) = self.symbols.extra_char(symbol).filter(|_| self.symbols.emit.get(symbol as usize) == Some(&UNKNOWN)) {
+            } else if let Some(char) = self.symbols.extra_char(symbol).filter(|_| self.symbols.emit.get(symbol as usize) == Some(&UNKNOWN))
+            {
                 self.give_out_char(Some(char), ids);
             } else {
                 // Only a character outside all pieces needs the text, and it is never part of another symbol.

@@ -28,7 +28,7 @@ impl Charsmap {
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let (size, rest) = bytes.split_first_chunk::<4>().ok_or("it is shorter than its own header")?;
         let size = u32::from_le_bytes(*size) as usize;
-        if size >= rest.len() || size % 4 != 0 || size == 0 {
+        if size >= rest.len() || !size.is_multiple_of(4) || size == 0 {
             return Err(format!("its trie claims {size} bytes, {} are left", rest.len()));
         }
         let (trie, replacements) = rest.split_at(size);
@@ -82,5 +82,63 @@ impl Charsmap {
         }
         let (base, length) = found.filter(|(_, length)| text.is_char_boundary(*length))?;
         Some((self.value(base)?, length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model_file::ModelFile;
+
+    fn compiled() -> Vec<u8> {
+        let bytes = include_bytes!("../tests/fixtures/models/bpe-symbols.model");
+        ModelFile::parse(bytes, Path::new("fixture")).unwrap().normalizer.charsmap
+    }
+
+    #[test]
+    fn the_longest_rule_wins() {
+        let map = Charsmap::parse(&compiled()).unwrap();
+        // The rules are those of scripts/sentencepiece_hashes.py.
+        for (text, expected) in [
+            ("\u{ff21}x", Some(("A", 3))),
+            ("\u{fb01}", Some(("fi", 3))),
+            ("e\u{301}e", Some(("é", 3))),
+            ("\u{200b}", Some(("", 3))),
+            ("\t\t", Some((" ", 1))),
+        ] {
+            assert_eq!(map.at_start(text), expected, "{text:?}");
+        }
+        for text in ["", "e", "ex", "x\t", "\0", "\u{301}", "\u{ff23}"] {
+            assert_eq!(map.at_start(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn damage_is_found_or_harmless() {
+        let bytes = compiled();
+        assert!(Charsmap::parse(&[]).is_err());
+        assert!(Charsmap::parse(&bytes[..3]).unwrap_err().contains("shorter than its own header"));
+        let lying = [&u32::MAX.to_le_bytes(), &bytes[4..]].concat();
+        assert!(Charsmap::parse(&lying).unwrap_err().contains("claims 4294967295 bytes"));
+        // Without the last null byte, the last replacement has no end.
+        assert!(Charsmap::parse(&bytes[..bytes.len() - 1]).unwrap_err().contains("outside the replacements"));
+        let mut refused = 0;
+        for place in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[place] ^= 1 << bit;
+                match Charsmap::parse(&damaged) {
+                    Ok(map) => {
+                        for text in ["e\u{301}\t", "\u{ff21}\u{fb01}", "\u{200b}\u{3000}\u{2026}", "plain"] {
+                            let _ = map.at_start(text);
+                        }
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(refused > 0);
     }
 }

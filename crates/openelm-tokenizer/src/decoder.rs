@@ -85,7 +85,10 @@ impl DecodeState {
             PieceKind::Control => {}
             PieceKind::Unknown => text.push_str(&rules.unk_surface),
             _ => {
-                if !self.begun && rules.strip_first_space && let Some(rest) = piece.strip_prefix(SPACE) {
+                if !self.begun
+                    && rules.strip_first_space
+                    && let Some(rest) = piece.strip_prefix(SPACE)
+                {
                     piece = rest;
                     self.first_space_seen = !rules.strip_all_first_spaces;
                 }

@@ -43,7 +43,9 @@ pub(crate) fn read_json(bytes: &[u8], path: &Path) -> Result<Parts, TokenizerErr
         None => Decoding::Library(library),
     };
     Ok(Parts {
-        controls: Matcher::new(vocabulary.of_kind(PieceKind::Control).chain(vocabulary.of_kind(PieceKind::Unknown).filter(|(text, _)| is_added(&json, text)))),
+        controls: Matcher::new(
+            vocabulary.of_kind(PieceKind::Control).chain(vocabulary.of_kind(PieceKind::Unknown).filter(|(text, _)| is_added(&json, text))),
+        ),
         fingerprint: fingerprint::of_json(&json),
         vocabulary,
         encoding,
@@ -84,7 +86,9 @@ fn vocabulary(json: &Value, library: &LibraryTokenizer, merges: &[(String, Strin
     }
     let kind: FxHashMap<&str, PieceKind> = added(json)
         .iter()
-        .filter_map(|token| token["content"].as_str().map(|text| (text, if token["special"] == true { PieceKind::Control } else { PieceKind::UserDefined })))
+        .filter_map(|token| {
+            token["content"].as_str().map(|text| (text, if token["special"] == true { PieceKind::Control } else { PieceKind::UserDefined }))
+        })
         .collect();
     let unknown = json["model"]["unk_token"].as_str();
     let byte_fallback = json["model"]["byte_fallback"] == true;
@@ -92,7 +96,8 @@ fn vocabulary(json: &Value, library: &LibraryTokenizer, merges: &[(String, Strin
     for (place, (left, right)) in merges.iter().enumerate() {
         made_at.entry(format!("{left}{right}")).or_insert(place);
     }
-    let mut vocabulary = Vocabulary { pieces: vec![Piece { text: String::new(), score: 0.0, kind: PieceKind::Unused }; size], ..Vocabulary::default() };
+    let mut vocabulary =
+        Vocabulary { pieces: vec![Piece { text: String::new(), score: 0.0, kind: PieceKind::Unused }; size], ..Vocabulary::default() };
     let mut bytes = [None; 256];
     for (text, id) in &ids {
         let kind = match kind.get(text.as_str()) {
@@ -136,7 +141,11 @@ fn prefix(json: &Value) -> Option<Prefix> {
             _ => None,
         };
     }
-    if normalizer.is_null() && pre_tokenizer["type"] == "Metaspace" && pre_tokenizer["replacement"] == "\u{2581}" && pre_tokenizer["split"] == false {
+    if normalizer.is_null()
+        && pre_tokenizer["type"] == "Metaspace"
+        && pre_tokenizer["replacement"] == "\u{2581}"
+        && pre_tokenizer["split"] == false
+    {
         return match pre_tokenizer["prepend_scheme"].as_str()? {
             "always" => Some(Prefix::UnlessSpace),
             "first" => Some(Prefix::FirstUnlessSpace),
@@ -156,7 +165,8 @@ fn own_encoder(json: &Value, vocabulary: &Vocabulary, merges: &[(String, String)
         && unset(&model["continuing_subword_prefix"])
         && unset(&model["end_of_word_suffix"])
         && model["ignore_merges"] != true;
-    let plain_token = |token: &Value| token["special"] == true && ["single_word", "lstrip", "rstrip", "normalized"].iter().all(|key| token[key] == false);
+    let plain_token =
+        |token: &Value| token["special"] == true && ["single_word", "lstrip", "rstrip", "normalized"].iter().all(|key| token[key] == false);
     if !plain_model || !added(json).iter().all(plain_token) || merges.len() != model["merges"].as_array()?.len() {
         return None;
     }
@@ -203,7 +213,9 @@ fn decode_rules(decoder: &Value) -> Option<DecodeRules> {
     let strip = |step: &Value| step["type"] == "Strip" && step["content"] == " " && step["start"] == 1 && step["stop"] == 0;
     let strip_first_space = match steps.as_slice() {
         [first, second, third] if replace(first) && second["type"] == "ByteFallback" && third["type"] == "Fuse" => false,
-        [first, second, third, last] if replace(first) && second["type"] == "ByteFallback" && third["type"] == "Fuse" && strip(last) => true,
+        [first, second, third, last] if replace(first) && second["type"] == "ByteFallback" && third["type"] == "Fuse" && strip(last) => {
+            true
+        }
         _ => return None,
     };
     // The crate writes out what the unknown token is called; with byte fallback it does not occur.
@@ -257,7 +269,8 @@ mod tests {
     fn every_form_that_is_taken_over_gives_the_crates_ids() {
         let trained: Value = serde_json::from_slice(TRAINED).unwrap();
         let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" });
-        let metaspace = |scheme: &str, split: bool| json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": split });
+        let metaspace =
+            |scheme: &str, split: bool| json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": split });
         let forms = [
             (trained["normalizer"].clone(), Value::Null, true),
             (replace.clone(), Value::Null, true),

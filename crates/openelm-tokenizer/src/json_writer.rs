@@ -49,7 +49,9 @@ pub(crate) fn write_json(model: &ModelFile, vocabulary: &Vocabulary, path: &Path
 pub(crate) fn is_expressible(model: &ModelFile, vocabulary: &Vocabulary) -> bool {
     let (trainer, normalizer) = (&model.trainer, &model.normalizer);
     let kinds = model.pieces.iter().all(|piece| !matches!(piece.kind, PieceKind::Unused | PieceKind::UserDefined));
-    let spaces = normalizer.escape_whitespaces && !normalizer.remove_extra_whitespaces && !(trainer.treat_whitespace_as_suffix && normalizer.add_dummy_prefix);
+    let spaces = normalizer.escape_whitespaces
+        && !normalizer.remove_extra_whitespaces
+        && !(trainer.treat_whitespace_as_suffix && normalizer.add_dummy_prefix);
     trainer.algorithm == Algorithm::Bpe && normalizer.charsmap.is_empty() && kinds && spaces && pairs_are_listable(vocabulary)
 }
 
@@ -63,7 +65,8 @@ fn pairs_are_listable(vocabulary: &Vocabulary) -> bool {
     made.sort_unstable();
     made.dedup();
     let tied = made.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1).flatten();
-    let texts: Vec<&str> = tied.filter_map(|(_, symbol)| vocabulary.pieces.get(*symbol as usize)).map(|piece| piece.text.as_str()).collect();
+    let texts: Vec<&str> =
+        tied.filter_map(|(_, symbol)| vocabulary.pieces.get(*symbol as usize)).map(|piece| piece.text.as_str()).collect();
     let Some(char) = texts.first().and_then(|text| text.chars().next()) else { return true };
     if !texts.iter().all(|text| text.chars().all(|other| other == char)) {
         return false;

@@ -34,7 +34,8 @@ impl LibraryTokenizer {
         special.set_encode_special_tokens(false);
         let tokenizer = Self { plain, special };
         for with_special in [false, true] {
-            let ids = guarded(|| tokenizer.try_encode(PROBE, with_special)).map_err(|reason| bad(format!("it cannot encode every text: {reason}")))?;
+            let ids = guarded(|| tokenizer.try_encode(PROBE, with_special))
+                .map_err(|reason| bad(format!("it cannot encode every text: {reason}")))?;
             guarded(|| tokenizer.try_decode(&ids)).map_err(|reason| bad(format!("it cannot decode what it encodes: {reason}")))?;
         }
         Ok(tokenizer)

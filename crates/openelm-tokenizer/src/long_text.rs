@@ -39,7 +39,9 @@ pub(crate) fn merge_long(merger: &mut Merger, symbols: &Symbols, text: &str, lea
             let first = part.first().map(|token| token.symbol);
             let second = part.get(1).map_or(end, |token| begin + token.start as usize);
             // The token that followed in the text so far is known to stay apart.
-            let same = first.is_some() && first == tokens.get(keep).map(|token| token.symbol) && tokens.get(keep + 1).is_some_and(|token| token.start == second);
+            let same = first.is_some()
+                && first == tokens.get(keep).map(|token| token.symbol)
+                && tokens.get(keep + 1).is_some_and(|token| token.start == second);
             if let (false, Some(before)) = (same, keep.checked_sub(1).and_then(|last| tokens.get(last)).copied()) {
                 let seam = (begin - before.start) as u32;
                 let pair = merger.merge(symbols, text.get(before.start..second).unwrap_or_default());
@@ -98,7 +100,8 @@ mod tests {
     #[test]
     fn a_text_made_to_defeat_windows_costs_a_constant_factor() {
         let chars: Vec<char> = ('\u{4e00}'..).take(20_000).collect();
-        let pieces: Vec<(String, f32)> = chars.windows(2).zip(0u16..).map(|(pair, score)| (pair.iter().collect(), f32::from(score))).collect();
+        let pieces: Vec<(String, f32)> =
+            chars.windows(2).zip(0u16..).map(|(pair, score)| (pair.iter().collect(), f32::from(score))).collect();
         let symbols = symbols_of(&pieces);
         for odd in [0, 1] {
             let text: String = chars[odd..].iter().collect();

@@ -106,13 +106,7 @@ impl Default for TrainerSpec {
 
 impl Default for NormalizerSpec {
     fn default() -> Self {
-        Self {
-            name: String::new(),
-            charsmap: Vec::new(),
-            add_dummy_prefix: true,
-            remove_extra_whitespaces: true,
-            escape_whitespaces: true,
-        }
+        Self { name: String::new(), charsmap: Vec::new(), add_dummy_prefix: true, remove_extra_whitespaces: true, escape_whitespaces: true }
     }
 }
 
@@ -183,7 +177,13 @@ impl ModelFile {
         writer.number(4, self.pieces.len() as i64);
         writer.number(24, self.trainer.treat_whitespace_as_suffix.into());
         writer.number(35, self.trainer.byte_fallback.into());
-        for (field, text) in [(45, &self.trainer.unk_piece), (46, &self.trainer.bos_piece), (47, &self.trainer.eos_piece), (48, &self.trainer.pad_piece), (44, &self.trainer.unk_surface)] {
+        for (field, text) in [
+            (45, &self.trainer.unk_piece),
+            (46, &self.trainer.bos_piece),
+            (47, &self.trainer.eos_piece),
+            (48, &self.trainer.pad_piece),
+            (44, &self.trainer.unk_surface),
+        ] {
             writer.bytes(field, text.as_bytes());
         }
         extra(&mut writer);

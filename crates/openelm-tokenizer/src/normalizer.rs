@@ -28,7 +28,10 @@ impl Normalizer {
         let spec = &model.normalizer;
         let charsmap = match spec.charsmap.as_slice() {
             [] => None,
-            bytes => Some(Charsmap::parse(bytes).map_err(|reason| TokenizerError::bad_model(path, format!("normalisation rule {:?}", spec.name), reason))?),
+            bytes => Some(
+                Charsmap::parse(bytes)
+                    .map_err(|reason| TokenizerError::bad_model(path, format!("normalisation rule {:?}", spec.name), reason))?,
+            ),
         };
         Ok(Self {
             charsmap,

@@ -6,7 +6,6 @@
 //! SentencePiece merges any two neighbours whose texts make a piece, best score first; Hugging Face merges the pairs of a
 //! list, first in the list first. Both are a table from pair to (rank, piece): what follows needs to know of neither.
 
-
 use rustc_hash::FxHashMap;
 
 use crate::model_file::PieceKind;
@@ -45,7 +44,8 @@ pub(crate) struct Symbols {
 impl Symbols {
     /// SentencePiece's rule over `vocabulary`.
     pub fn of_scores(vocabulary: &Vocabulary, escaped: bool) -> Self {
-        let emit = vocabulary.pieces.iter().zip(0..).map(|(piece, id)| vocabulary.reserved.get(&piece.text).copied().unwrap_or(id)).collect();
+        let emit =
+            vocabulary.pieces.iter().zip(0..).map(|(piece, id)| vocabulary.reserved.get(&piece.text).copied().unwrap_or(id)).collect();
         let mut symbols = Self::empty(escaped, emit);
         // With escaping, no text has a space left when pieces are looked for, so a piece with one never occurs.
         let reachable = |text: &str| !(escaped && text.contains(' '));

@@ -34,7 +34,7 @@ pub(crate) struct Parts {
     pub vocabulary: Vocabulary,
     pub encoding: Encoding,
     pub decoding: Decoding,
-    /// Control tokens by their texts.
+    /// Control tokens, and the unknown token, by their texts.
     pub controls: Option<Matcher>,
     pub fingerprint: String,
     pub source: Source,
@@ -43,10 +43,19 @@ pub(crate) struct Parts {
 /// How text becomes ids.
 #[derive(Debug)]
 pub(crate) enum Encoding {
-    Bpe { normalizer: Normalizer, encoder: Box<BpeEncoder> },
+    Bpe {
+        normalizer: Normalizer,
+        encoder: Box<BpeEncoder>,
+    },
     /// BPE by a list of merges, as `tokenizer.json` has it.
-    ListedBpe { prefix: Prefix, encoder: Box<BpeEncoder> },
-    Unigram { normalizer: Normalizer, encoder: Box<UnigramEncoder> },
+    ListedBpe {
+        prefix: Prefix,
+        encoder: Box<BpeEncoder>,
+    },
+    Unigram {
+        normalizer: Normalizer,
+        encoder: Box<UnigramEncoder>,
+    },
     Library(Arc<LibraryTokenizer>),
 }
 
@@ -104,7 +113,11 @@ impl Tokenizer {
         let vocabulary = Vocabulary::of_model(&model, path)?;
         if model.denormalizer.as_ref().is_some_and(|spec| !spec.charsmap.is_empty()) {
             let what = "a SentencePiece model with a denormalisation rule".to_owned();
-            return Err(TokenizerError::Unsupported { path: path.to_owned(), what, hint: "train the model without denormalization_rule_tsv" });
+            return Err(TokenizerError::Unsupported {
+                path: path.to_owned(),
+                what,
+                hint: "train the model without denormalization_rule_tsv",
+            });
         }
         let normalizer = Normalizer::of_model(&model, &vocabulary, path)?;
         let escaped = model.normalizer.escape_whitespaces;
@@ -118,7 +131,7 @@ impl Tokenizer {
             unk_surface: model.trainer.unk_surface.clone(),
         };
         Ok(Self::new(Parts {
-            controls: Matcher::new(vocabulary.of_kind(PieceKind::Control)),
+            controls: Matcher::new(vocabulary.of_kind(PieceKind::Control).chain(vocabulary.of_kind(PieceKind::Unknown))),
             fingerprint: fingerprint::of_model(&model),
             vocabulary,
             encoding,
@@ -139,7 +152,8 @@ impl Tokenizer {
 
     /// The ids of `text`, without beginning and end. Texts of control tokens, such as `</s>`, are text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::new();
+        // A token has four bytes of text or more, mostly.
+        let mut ids = Vec::with_capacity(text.len() / 4);
         self.encode_into(text, &mut ids);
         ids
     }
@@ -163,7 +177,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of `text`, in which control tokens' texts are these tokens. What stands between them is encoded as a text of its
+    /// The ids of `text`, in which control tokens' texts (and the unknown token's) are these tokens. What stands between them is encoded as a text of its
     /// own, as Hugging Face tokenizers does.
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
@@ -291,7 +305,10 @@ fn find(path: &Path) -> Result<PathBuf, TokenizerError> {
     let missing = |reason| TokenizerError::Missing { path: path.to_owned(), reason };
     if path.is_dir() {
         let candidates = [MODEL, JSON].map(|name| path.join(name));
-        return candidates.into_iter().find(|file| file.is_file()).ok_or_else(|| missing("the folder holds neither tokenizer.model nor tokenizer.json"));
+        return candidates
+            .into_iter()
+            .find(|file| file.is_file())
+            .ok_or_else(|| missing("the folder holds neither tokenizer.model nor tokenizer.json"));
     }
     if path.exists() { Ok(path.to_owned()) } else { Err(missing("no such file or folder")) }
 }

@@ -9,6 +9,9 @@ use crate::bpe::join_unknown;
 use crate::model_file::{Piece, PieceKind};
 use crate::vocabulary::Vocabulary;
 
+/// When the sum goes beyond this, all open ways are counted from here again, as SentencePiece 0.2.3 does: earlier releases let the
+/// sums of long texts grow coarse.
+const RESET: f32 = 100_000.0;
 /// How much worse than the worst piece an unknown character is.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
@@ -38,7 +41,8 @@ const NOWHERE: usize = usize::MAX;
 impl UnigramEncoder {
     pub fn new(vocabulary: &Vocabulary, escaped: bool) -> Self {
         let normal = |piece: &&Piece| piece.kind == PieceKind::Normal;
-        let of_normal = |start: f32, pick: fn(f32, f32) -> f32| vocabulary.pieces.iter().filter(normal).map(|piece| piece.score).fold(start, pick);
+        let of_normal =
+            |start: f32, pick: fn(f32, f32) -> f32| vocabulary.pieces.iter().filter(normal).map(|piece| piece.score).fold(start, pick);
         let (low, high) = (of_normal(f32::MAX, f32::min), of_normal(f32::MIN_POSITIVE, f32::max));
         let mut trie = Trie::default();
         for (text, id) in &vocabulary.pieces_by_text {
@@ -57,7 +61,12 @@ impl UnigramEncoder {
             unk: vocabulary.unk.unwrap_or_default(),
             unk_score: low - UNKNOWN_PENALTY,
             bytes: vocabulary.bytes.clone(),
-            emit: vocabulary.pieces.iter().zip(0..).map(|(piece, id)| vocabulary.reserved.get(&piece.text).copied().unwrap_or(id)).collect(),
+            emit: vocabulary
+                .pieces
+                .iter()
+                .zip(0..)
+                .map(|(piece, id)| vocabulary.reserved.get(&piece.text).copied().unwrap_or(id))
+                .collect(),
         }
     }
 
@@ -66,8 +75,18 @@ impl UnigramEncoder {
         let escaped = if self.escaped { text.replace(' ', "\u{2581}") } else { text.to_owned() };
         let text = escaped.as_str();
         let mut ends = vec![Best { id: self.unk, score: 0.0, start: NOWHERE }; text.len() + 1];
+        // The last place that anything leads to.
+        let mut reached = 0;
         for (start, char) in text.char_indices() {
-            let here = ends[start].score;
+            let mut here = ends[start].score;
+            if here.abs() > RESET {
+                for end in &mut ends[start..=reached] {
+                    if end.start != NOWHERE {
+                        end.score -= here;
+                    }
+                }
+                here = 0.0;
+            }
             let width = char.len_utf8();
             let mut alone = false;
             let mut node = 0;
@@ -77,10 +96,12 @@ impl UnigramEncoder {
                 let Some(id) = self.trie.ids[node as usize] else { continue };
                 let Some(score) = self.scores[id as usize] else { continue };
                 offer(&mut ends[offset + 1], id, score + here, start);
+                reached = reached.max(offset + 1);
                 alone |= offset + 1 - start == width;
             }
             if !alone {
                 offer(&mut ends[start + width], self.unk, self.unk_score + here, start);
+                reached = reached.max(start + width);
             }
         }
         let first = ids.len();

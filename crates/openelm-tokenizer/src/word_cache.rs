@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn what_was_put_comes_back_wherever_it_stands() {
         let mut cache = WordCache::default();
-        let words = ["a", " the", "12345678", "fifteen letters", "sixteen  letters", "a word that is longer than the narrow key", "\0", "\0\0"];
+        let words =
+            ["a", " the", "12345678", "fifteen letters", "sixteen  letters", "a word that is longer than the narrow key", "\0", "\0\0"];
         for (word, id) in words.iter().zip(0..) {
             cache.put(word.as_bytes(), &vec![id; word.len().min(6)]);
         }

@@ -1,5 +1,7 @@
 //! Loading and saving: what is damaged is refused, what is saved comes back.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +23,17 @@ fn error(path: &Path) -> String {
     Tokenizer::load(path).unwrap_err().to_string()
 }
 
-const TEXTS: [&str; 8] = ["", " ", "the  foo.bar", "  leading", "中文 e\u{301} \0 \u{1f600}", "12 345\n\tx", "<sep>ab-ab ▁qu▁", "don't x_y café"];
+const TEXTS: [&str; 9] = [
+    "a<unk> <s>b</s>",
+    "",
+    " ",
+    "the  foo.bar",
+    "  leading",
+    "中文 e\u{301} \0 \u{1f600}",
+    "12 345\n\tx",
+    "<sep>ab-ab ▁qu▁",
+    "don't x_y café",
+];
 
 #[test]
 fn every_truncation_of_a_model_is_an_error() {
@@ -34,7 +46,11 @@ fn every_truncation_of_a_model_is_an_error() {
     }
     let bytes = fs::read(fixtures().join("trained/tokenizer.model")).unwrap();
     let message = Tokenizer::from_model_bytes(&bytes[..5000], Path::new("dir/tokenizer.model")).unwrap_err().to_string();
-    assert!(message.starts_with("tokenizer dir/tokenizer.model, byte 5000: field 1 claims ") && message.contains("\nhint: the file is truncated"), "{message}");
+    assert!(
+        message.starts_with("tokenizer dir/tokenizer.model, byte 5000: field 1 claims ")
+            && message.contains("\nhint: the file is truncated"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -86,7 +102,10 @@ fn kinds_of_model_that_are_not_read() {
     for (kind, name) in [(3, "WORD"), (4, "CHAR")] {
         let bytes = [field(1, &unknown), field(2, &[3 << 3, kind]), field(3, &[])].concat();
         let error = Tokenizer::from_model_bytes(&bytes, Path::new("m")).unwrap_err().to_string();
-        assert_eq!(error, format!("tokenizer m: the SentencePiece model type {name} is not supported\nhint: use a model of type BPE or UNIGRAM"));
+        assert_eq!(
+            error,
+            format!("tokenizer m: the SentencePiece model type {name} is not supported\nhint: use a model of type BPE or UNIGRAM")
+        );
     }
     let bytes = [field(1, &unknown), field(2, &[3 << 3, 9]), field(3, &[])].concat();
     assert!(Tokenizer::from_model_bytes(&bytes, Path::new("m")).unwrap_err().to_string().contains("model type 9 does not exist"));
@@ -108,7 +127,10 @@ fn missing_and_foreign_files() {
     assert!(write("b.json", b"{}").contains("not a tokenizer: "));
     assert!(write("c.json", b"[1, 2]").contains("not a tokenizer: "));
     assert!(write("d.model", b"").contains("byte 0: the file ends without the pieces"));
-    assert!(write("e.model", b"version https://git-lfs.github.com/spec/v1\n").contains("hint: the file is truncated, damaged or not a SentencePiece model"));
+    assert!(
+        write("e.model", b"version https://git-lfs.github.com/spec/v1\n")
+            .contains("hint: the file is truncated, damaged or not a SentencePiece model")
+    );
     assert!(write("f", b" {\"model\": 1}").contains("not a tokenizer: "), "a brace makes it JSON");
 }
 
@@ -131,7 +153,10 @@ fn what_is_saved_comes_back() {
         }
         for copy in copies {
             assert_eq!(copy.vocab_size(), tokenizer.vocab_size());
-            assert_eq!((copy.bos_id(), copy.eos_id(), copy.unk_id(), copy.pad_id()), (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.unk_id(), tokenizer.pad_id()));
+            assert_eq!(
+                (copy.bos_id(), copy.eos_id(), copy.unk_id(), copy.pad_id()),
+                (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.unk_id(), tokenizer.pad_id())
+            );
             for id in 0..tokenizer.vocab_size() as u32 {
                 assert_eq!((copy.token(id), copy.kind(id)), (tokenizer.token(id), tokenizer.kind(id)), "{name}: {id}");
             }
@@ -190,7 +215,12 @@ fn byte_level() -> Value {
     let mut next = 0x100;
     let letters: Vec<String> = (0..256)
         .map(|byte| {
-            let code = if printable(byte) { byte } else { next += 1; next - 1 };
+            let code = if printable(byte) {
+                byte
+            } else {
+                next += 1;
+                next - 1
+            };
             char::from_u32(code).unwrap().to_string()
         })
         .collect();
@@ -213,8 +243,14 @@ fn byte_level() -> Value {
 fn a_byte_level_file_runs_through_the_library() {
     let bytes = serde_json::to_vec(&byte_level()).unwrap();
     let tokenizer = Tokenizer::from_json_bytes(&bytes, Path::new("tokenizer.json")).unwrap();
-    assert_eq!((tokenizer.vocab_size(), tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.padding_id(), tokenizer.unk_id()), (262, Some(259), Some(260), 260, None));
-    assert_eq!((tokenizer.kind(259), tokenizer.kind(261), tokenizer.kind(258)), (Some(PieceKind::Control), Some(PieceKind::UserDefined), Some(PieceKind::Normal)));
+    assert_eq!(
+        (tokenizer.vocab_size(), tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.padding_id(), tokenizer.unk_id()),
+        (262, Some(259), Some(260), 260, None)
+    );
+    assert_eq!(
+        (tokenizer.kind(259), tokenizer.kind(261), tokenizer.kind(258)),
+        (Some(PieceKind::Control), Some(PieceKind::UserDefined), Some(PieceKind::Normal))
+    );
     assert_eq!(tokenizer.encode("the the<keep>"), [257, 258, 261]);
     let text = "the end<|endoftext|> é 中 😀\n";
     assert!(!tokenizer.encode(text).contains(&259));
@@ -238,7 +274,18 @@ fn a_byte_level_file_runs_through_the_library() {
 fn damaged_json_never_panics() {
     let trained: Value = serde_json::from_slice(&fs::read(fixtures().join("trained/tokenizer.json")).unwrap()).unwrap();
     for json in [trained, byte_level()] {
-        for damage in [Value::Null, json!(3), json!("text"), json!([]), json!({}), json!([{}]), json!(-1), json!([["a"]]), json!({"type": "BPE"}), json!(u64::MAX)] {
+        for damage in [
+            Value::Null,
+            json!(3),
+            json!("text"),
+            json!([]),
+            json!({}),
+            json!([{}]),
+            json!(-1),
+            json!([["a"]]),
+            json!({"type": "BPE"}),
+            json!(u64::MAX),
+        ] {
             let mut places = vec![Vec::new()];
             let mut next = 0;
             while next < places.len() {

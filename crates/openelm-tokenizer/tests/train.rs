@@ -1,6 +1,8 @@
 //! Training on the texts of the edge fixture: the files it writes are the ones in fixtures/trained, which SentencePiece and Hugging
 //! Face tokenizers have loaded and agree on (scripts/sentencepiece_hashes.py).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
@@ -58,9 +60,15 @@ fn the_order_of_texts_does_not_matter() {
 fn llamas_layout() {
     let tokenizer = trained(&settings(600), &texts());
     assert_eq!(tokenizer.vocab_size(), 600);
-    assert_eq!((tokenizer.unk_id(), tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.padding_id()), (Some(0), Some(1), Some(2), None, 600));
+    assert_eq!(
+        (tokenizer.unk_id(), tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.padding_id()),
+        (Some(0), Some(1), Some(2), None, 600)
+    );
     for byte in 0..256u32 {
-        assert_eq!((tokenizer.token(3 + byte), tokenizer.kind(3 + byte)), (Some(format!("<0x{byte:02X}>").as_str()), Some(PieceKind::Byte)));
+        assert_eq!(
+            (tokenizer.token(3 + byte), tokenizer.kind(3 + byte)),
+            (Some(format!("<0x{byte:02X}>").as_str()), Some(PieceKind::Byte))
+        );
     }
     let length = |id: u32| tokenizer.token(id).unwrap().chars().count();
     let first_character = (259..600).find(|id| length(*id) == 1).unwrap();
@@ -89,7 +97,8 @@ fn without_bytes_all_covered_text_comes_back() {
 
 #[test]
 fn impossible_settings_and_unreadable_texts() {
-    let error = |settings: BpeTraining, text: &str| match train(&settings, [Ok::<_, Infallible>(text.to_owned())].into_iter()).unwrap_err() {
+    let error = |settings: BpeTraining, text: &str| match train(&settings, [Ok::<_, Infallible>(text.to_owned())].into_iter()).unwrap_err()
+    {
         TrainError::Tokenizer(error @ TokenizerError::Training { .. }) => error.to_string(),
         other => panic!("{other:?}"),
     };
@@ -97,7 +106,10 @@ fn impossible_settings_and_unreadable_texts() {
     assert!(error(BpeTraining { character_coverage: 0.0, ..BpeTraining::new(500) }, "a").contains("character_coverage 0"));
     assert!(error(BpeTraining { max_piece_length: 0, ..BpeTraining::new(500) }, "a").contains("max_piece_length"));
     assert!(error(BpeTraining::new(500), "").contains("no characters"));
-    assert!(error(BpeTraining { character_coverage: 1.0, ..BpeTraining::new(262) }, "abcdefghij").contains("has room for 3 characters, the texts have 11"));
+    assert!(
+        error(BpeTraining { character_coverage: 1.0, ..BpeTraining::new(262) }, "abcdefghij")
+            .contains("has room for 3 characters, the texts have 11")
+    );
     let unreadable = train(&BpeTraining::new(300), [Ok("a".to_owned()), Err(std::io::Error::other("line 2 is broken"))].into_iter());
     assert!(matches!(unreadable, Err(TrainError::Text(error)) if error.to_string() == "line 2 is broken"));
 }

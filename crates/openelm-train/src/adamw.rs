@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use openelm_model::{ModelError, OpenElm, ParameterInfo};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Update;
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 
@@ -20,6 +21,13 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Vectors (norm weights) do not decay.
     pub no_decay_1d: bool,
+}
+
+impl AdamWConfig {
+    /// The weight decay of one parameter.
+    pub(crate) fn decay_of(&self, info: &ParameterInfo) -> f64 {
+        if info.decays() || !self.no_decay_1d { self.weight_decay } else { 0.0 }
+    }
 }
 
 impl Default for AdamWConfig {
@@ -86,9 +94,20 @@ impl AdamW {
         Ok(())
     }
 
-    /// One update, number `step` counted from 1, with `factor` times the gradients.
-    pub fn update(&mut self, model: &mut OpenElm, mut gradients: Gradients, step: u64, rate: f64, factor: f64) {
-        let AdamWConfig { weight_decay, beta1, beta2, eps, no_decay_1d } = self.config;
+    /// The constants.
+    pub fn config(&self) -> &AdamWConfig {
+        &self.config
+    }
+
+    /// Both moments of parameter number `index`.
+    pub(crate) fn moments_mut(&mut self, index: usize) -> Option<&mut (Tensor<1>, Tensor<1>)> {
+        self.moments.get_mut(index)
+    }
+
+    /// One update with burn's operations.
+    pub(crate) fn update(&mut self, model: &mut OpenElm, mut gradients: Gradients, update: &Update) {
+        let &Update { step, learning_rate: rate, factor } = update;
+        let AdamWConfig { beta1, beta2, eps, .. } = self.config;
         let exponent = step.min(i32::MAX as u64) as i32;
         let (correction1, correction2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
         let infos = model.infos().to_vec();
@@ -100,7 +119,7 @@ impl AdamW {
             let gradient = if factor == 1.0 { gradient } else { gradient.mul_scalar(factor) };
             let first = first.mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1);
             let second = second.mul_scalar(beta2) + gradient.square().mul_scalar(1.0 - beta2);
-            let decay = if info.decays() || !no_decay_1d { weight_decay } else { 0.0 };
+            let decay = self.config.decay_of(info);
             let values = parameter.take();
             let values = if decay == 0.0 { values } else { values.mul_scalar(1.0 - rate * decay) };
             let scale = second.clone().sqrt().div_scalar(correction2.sqrt()).add_scalar(eps);
@@ -159,7 +178,7 @@ mod tests {
             for (index, values) in before.iter().enumerate().skip(1) {
                 gradients.add(index, Tensor::<1>::full([values.len()], value * 2.0, &device));
             }
-            optimizer.update(&mut model, gradients, step, 0.01, 0.5);
+            optimizer.update(&mut model, gradients, &Update { step, learning_rate: 0.01, factor: 0.5 });
         }
         let infos = model.infos().to_vec();
         let mut index = 0;

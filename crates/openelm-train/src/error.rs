@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use openelm_checkpoint::CheckpointError;
 use openelm_data::DataError;
+use openelm_kernels::KernelError;
 use openelm_model::ModelError;
 use thiserror::Error;
 
@@ -24,6 +25,9 @@ pub enum TrainError {
         "step {step}: {what} is {value}; the weights were left as they were before this step\nhint: {last}; lower schedule.max_lr or raise schedule.warmup_steps, and look for damaged text in the shards of this step"
     )]
     NotFinite { step: u64, what: &'static str, value: f64, last: String },
+    /// A kernel refused its input, or the environment asks for what the processor lacks.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The device gave no values.
     #[error(
         "step {step}: reading {what} back from the device failed: {reason}\nhint: the device may be out of memory; lower training.micro_batch or set training.activation_checkpointing"

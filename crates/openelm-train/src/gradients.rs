@@ -1,13 +1,9 @@
-//! The gradients of one update: one flat tensor a parameter, in the model's order, added up over micro-batches.
+//! The gradients of one update on a burn device: one flat tensor a parameter, in the model's order, added up over micro-batches.
 //!
-//! What must stay true: everything that looks at gradients as a whole (the sum over micro-batches, the norm, clipping) is here,
-//! so that gradients of several ranks can be added in this one place.
+//! What must stay true: a parameter that no micro-batch has given a gradient has none, not zeros.
 
 use burn::tensor::Tensor;
 use openelm_model::{ModelError, ParameterInfo};
-
-/// Added to the norm before the division, as in PyTorch's `clip_grad_norm_`.
-const CLIP_EPSILON: f64 = 1e-6;
 
 /// One gradient a parameter.
 #[derive(Debug)]
@@ -30,6 +26,11 @@ impl Gradients {
             None => gradient,
             Some(sum) => sum + gradient,
         });
+    }
+
+    /// Drops them all.
+    pub fn clear(&mut self) {
+        self.tensors.fill(None);
     }
 
     /// The gradient of parameter `index`, if it has any.
@@ -60,11 +61,6 @@ impl Gradients {
     }
 }
 
-/// The factor that brings a gradient of this norm to at most `limit`; 1 when `limit` is 0 (no clipping).
-pub fn clip_factor(norm: f64, limit: f64) -> f64 {
-    if limit > 0.0 { (limit / (norm + CLIP_EPSILON)).min(1.0) } else { 1.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
@@ -72,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn norm_is_over_all_and_clipping_reaches_the_limit() {
+    fn norm_is_over_all_parameters() {
         let device = Device::flex();
         let mut gradients = Gradients::new(3);
         gradients.add(0, Tensor::<1>::from_floats([3.0, 0.0], &device));
@@ -81,8 +77,5 @@ mod tests {
         let info = |name: &str| ParameterInfo { name: name.into(), shape: vec![2] };
         let norm = gradients.norm(&[info("a"), info("b"), info("c")]).unwrap();
         assert_eq!(norm, 5.0);
-        assert!((clip_factor(norm, 1.0) * norm - 1.0).abs() < 1e-6);
-        assert_eq!(clip_factor(0.5, 1.0), 1.0);
-        assert_eq!(clip_factor(norm, 0.0), 1.0);
     }
 }

@@ -140,7 +140,7 @@ mod tests {
         let total = f64::from(loss.ce_sum.into_scalar::<f32>()) + 0.1 * f64::from(loss.z_sum.into_scalar::<f32>());
         assert!((0.25 * total - evaluate(&hidden, &table)).abs() < 1e-5);
         for (which, gradient) in [(0, by_hidden), (1, by_table)] {
-            for (index, found) in gradient.into_data().to_vec::<f32>().unwrap().into_iter().enumerate() {
+            for (index, found) in gradient.into_data().try_to_vec::<f32>().unwrap().into_iter().enumerate() {
                 let shifted = |by: f64| {
                     let (mut h, mut t) = (hidden.clone(), table.clone());
                     *if which == 0 { &mut h[index] } else { &mut t[index] } += by;

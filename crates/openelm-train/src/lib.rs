@@ -4,7 +4,9 @@
 //! a run needs to continue is in its checkpoint.
 
 mod adamw;
-mod backward;
+mod burn_engine;
+mod cpu_engine;
+mod engine;
 mod error;
 mod gradients;
 mod head_loss;
@@ -17,9 +19,10 @@ mod tensorboard;
 mod trainer;
 
 pub use adamw::{AdamW, AdamWConfig, MOMENTS};
-pub use backward::{Arithmetic, LossSums, losses, losses_and_gradients};
+pub use burn_engine::BurnEngine;
+pub use cpu_engine::CpuEngine;
+pub use engine::{Arithmetic, Engine, LossSums, Update, clip_factor, engine_for};
 pub use error::TrainError;
-pub use gradients::{Gradients, clip_factor};
 pub use metrics::{MetricsLog, StepRecord, ValidationRecord};
 pub use micro_batch::MicroBatch;
 pub use schedule::Schedule;

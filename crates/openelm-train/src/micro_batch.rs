@@ -130,10 +130,25 @@ impl MicroBatch {
         self.targets.iter().filter(|id| **id != self.padding_id).count() as u64
     }
 
-    /// Input ids [batch, sequence] on `device`. Padding that lies outside the embedding becomes row 0: it stands at the end of
-    /// its row, so no counted position sees it.
+    /// Input ids [batch · sequence]. Padding that lies outside the embedding becomes row 0: it stands at the end of its row, so no
+    /// counted position sees it.
+    pub fn input_rows(&self, vocab_size: usize) -> Vec<u32> {
+        self.inputs.iter().map(|id| if (*id as usize) < vocab_size { *id } else { 0 }).collect()
+    }
+
+    /// Target ids [batch · sequence], padding as it is.
+    pub fn target_ids(&self) -> &[u32] {
+        &self.targets
+    }
+
+    /// The id of targets that do not count.
+    pub fn padding_id(&self) -> u32 {
+        self.padding_id
+    }
+
+    /// [`input_rows`](Self::input_rows) as [batch, sequence] on `device`.
     pub fn inputs(&self, vocab_size: usize, device: &Device) -> Tensor<2, Int> {
-        let ids: Vec<i32> = self.inputs.iter().map(|id| if (*id as usize) < vocab_size { *id as i32 } else { 0 }).collect();
+        let ids: Vec<i32> = self.input_rows(vocab_size).into_iter().map(|id| id as i32).collect();
         Tensor::from_data(TensorData::new(ids, [self.batch, self.sequence]), device)
     }
 

@@ -3,7 +3,7 @@
 use openelm_model::Precision;
 
 use crate::adamw::AdamWConfig;
-use crate::backward::Arithmetic;
+use crate::engine::Arithmetic;
 use crate::error::TrainError;
 use crate::schedule::Schedule;
 

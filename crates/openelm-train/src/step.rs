@@ -6,9 +6,8 @@
 use openelm_model::OpenElm;
 
 use crate::adamw::AdamW;
-use crate::backward::{LossSums, losses_and_gradients};
+use crate::engine::{Engine, LossSums, Update, clip_factor};
 use crate::error::TrainError;
-use crate::gradients::{Gradients, clip_factor};
 use crate::micro_batch::MicroBatch;
 use crate::settings::{Accumulation, TrainSettings};
 
@@ -30,6 +29,7 @@ pub struct StepOutcome {
 /// # Errors
 /// When the loss or the norm is not finite (nothing was changed then), or the device fails.
 pub fn train_step(
+    engine: &mut dyn Engine,
     model: &mut OpenElm,
     optimizer: &mut AdamW,
     batches: &[MicroBatch],
@@ -38,7 +38,7 @@ pub fn train_step(
 ) -> Result<StepOutcome, TrainError> {
     let arithmetic = settings.arithmetic();
     let total: u64 = batches.iter().map(MicroBatch::target_count).sum();
-    let mut gradients = Gradients::new(model.infos().len());
+    engine.discard();
     let mut losses = LossSums::default();
     let (mut ce_loss, mut z_loss) = (0.0, 0.0);
     for batch in batches {
@@ -46,7 +46,7 @@ pub fn train_step(
             Accumulation::Mean => total,
             Accumulation::Sum => batch.target_count(),
         };
-        let sums = losses_and_gradients(model, batch, 1.0 / targets.max(1) as f64, &arithmetic, &mut gradients)?;
+        let sums = engine.accumulate(model, batch, 1.0 / targets.max(1) as f64, &arithmetic)?;
         ce_loss += sums.ce_loss() / batches.len() as f64;
         z_loss += sums.z_loss(settings.z_loss) / batches.len() as f64;
         losses.add(sums);
@@ -54,14 +54,15 @@ pub fn train_step(
     if settings.accumulation == Accumulation::Mean {
         (ce_loss, z_loss) = (losses.ce_loss(), losses.z_loss(settings.z_loss));
     }
-    let grad_norm = gradients.norm(model.infos())?;
+    let grad_norm = engine.norm(model)?;
     for (what, value) in [("the loss", ce_loss + z_loss), ("the gradient's norm", grad_norm)] {
         if !value.is_finite() {
+            engine.discard();
             return Err(TrainError::NotFinite { step: step + 1, what, value, last: String::new() });
         }
     }
     let learning_rate = settings.schedule.rate(step);
     let factor = clip_factor(grad_norm, settings.grad_clip);
-    optimizer.update(model, gradients, step + 1, learning_rate, factor);
+    engine.update(model, optimizer, &Update { step: step + 1, learning_rate, factor })?;
     Ok(StepOutcome { losses, ce_loss, z_loss, grad_norm, learning_rate })
 }

@@ -91,7 +91,7 @@ mod tests {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
-            let event = protobuf::parse_from_bytes::<Event>(&rest[12..12 + length]).unwrap();
+            let event = Event::parse_from_bytes(&rest[12..12 + length]).unwrap();
             for value in event.get_summary().get_value() {
                 found.push((event.get_step(), value.get_tag().to_owned(), value.get_simple_value()));
             }

@@ -14,7 +14,7 @@ use openelm_model::{OpenElm, ParameterInfo};
 use serde_json::Value;
 
 use crate::adamw::{AdamW, MOMENTS};
-use crate::backward::{LossSums, losses};
+use crate::engine::{Engine, LossSums, engine_for};
 use crate::error::TrainError;
 use crate::metrics::{MetricsLog, StepRecord, ValidationRecord};
 use crate::micro_batch::MicroBatch;
@@ -62,6 +62,7 @@ pub struct Trainer {
     folder: RunFolder,
     model: OpenElm,
     optimizer: AdamW,
+    engine: Box<dyn Engine>,
     loader: Loader,
     validation: Vec<MicroBatch>,
     /// Updates done.
@@ -70,6 +71,8 @@ pub struct Trainer {
     tokens: u64,
     /// The step of the newest checkpoint, and its folder.
     saved: Option<(u64, std::path::PathBuf)>,
+    /// The newest checkpoint whose weights have given a finite loss since: the only proof that they are good.
+    good: Option<(u64, std::path::PathBuf)>,
     metrics: MetricsLog,
     events: Option<EventLog>,
 }
@@ -101,10 +104,11 @@ impl Trainer {
                 (optimizer, checkpoint.manifest().step, checkpoint.manifest().tokens)
             }
         };
+        let engine = engine_for(&model)?;
         let metrics = MetricsLog::open(folder.path(), step)?;
         let events = tensorboard.then(|| EventLog::create(&folder.path().join("tensorboard"))).transpose()?;
         let saved = checkpoint.map(|checkpoint| (step, checkpoint.path().to_owned()));
-        Ok(Self { settings, facts, folder, model, optimizer, loader, validation, step, tokens, saved, metrics, events })
+        Ok(Self { settings, facts, folder, model, optimizer, engine, loader, validation, step, tokens, saved, good: None, metrics, events })
     }
 
     /// Trains until all updates are done or `stop` is set.
@@ -154,8 +158,9 @@ impl Trainer {
         let waited = self.loader.wait_seconds();
         let batch = self.loader.next_batch(rank_batch)?;
         let batches = MicroBatch::cut(&batch, self.settings.micro_batch, self.model.config().vocab_size)?;
-        let outcome = train_step(&mut self.model, &mut self.optimizer, &batches, self.step, &self.settings);
+        let outcome = train_step(&mut *self.engine, &mut self.model, &mut self.optimizer, &batches, self.step, &self.settings);
         let outcome = outcome.map_err(|error| self.with_last_checkpoint(error))?;
+        self.good.clone_from(&self.saved);
         self.step += 1;
         self.tokens += outcome.losses.targets;
         Ok(StepRecord {
@@ -177,7 +182,7 @@ impl Trainer {
         }
         let mut sums = LossSums::default();
         for batch in &self.validation {
-            sums.add(losses(&self.model, batch, &self.settings.arithmetic())?);
+            sums.add(self.engine.losses(&self.model, batch, &self.settings.arithmetic())?);
         }
         let loss = sums.ce_loss();
         let record = ValidationRecord { step: self.step, validation_loss: loss, perplexity: loss.exp(), validation_tokens: sums.targets };
@@ -228,9 +233,22 @@ impl Trainer {
     fn with_last_checkpoint(&self, error: TrainError) -> TrainError {
         match error {
             TrainError::NotFinite { step, what, value, .. } => {
-                let last = match &self.saved {
-                    Some((step, path)) => format!("the last good checkpoint is of step {step}: {}", path.display()),
-                    None => "there is no checkpoint yet".into(),
+                // Weights that were saved right before may be what gives this.
+                let suspect = self.saved.as_ref().filter(|saved| Some(*saved) != self.good.as_ref());
+                let suspect = suspect.map(|(_, path)| path.display().to_string());
+                let good = self.good.as_ref().filter(|(_, path)| path.exists());
+                let last = match (good, suspect) {
+                    (Some((step, path)), None) => format!("the last good checkpoint is of step {step}: {}", path.display()),
+                    (Some((step, path)), Some(suspect)) => {
+                        format!(
+                            "the last good checkpoint is of step {step}: {}; remove the newer one, {suspect}, before you resume",
+                            path.display()
+                        )
+                    }
+                    (None, Some(suspect)) => {
+                        format!("the newest checkpoint may be the cause: remove {suspect} and resume from an older one")
+                    }
+                    (None, None) => "there is no checkpoint yet".into(),
                 };
                 TrainError::NotFinite { step, what, value, last }
             }

@@ -1,9 +1,8 @@
 //! Schedule, losses, gradients and updates against CoreNet's own values, on the device that OPENELM_TEST_DEVICE names.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use openelm_model::{ModelConfig, ModelError, OpenElm, Precision, open_device, preset};
-use openelm_train::{
-    Accumulation, AdamW, AdamWConfig, Arithmetic, Gradients, MicroBatch, Schedule, TrainSettings, losses, losses_and_gradients, train_step,
-};
+use openelm_train::{Accumulation, AdamW, AdamWConfig, Arithmetic, MicroBatch, Schedule, TrainSettings, engine_for, train_step};
 use reference_values::{Tensors, apart, json, largest, reference};
 
 const VOCABULARY: usize = 2176;
@@ -57,7 +56,8 @@ fn losses_are_corenets() {
     for state in ["init", "final"] {
         let expected = Tensors::open(folder.join(format!("forward_{state}.safetensors")));
         let batch = batch(&expected.i32("samples"), &expected.i32("targets"));
-        let sums = losses(&model(&folder, state), &batch, &arithmetic(false)).unwrap();
+        let model = model(&folder, state);
+        let sums = engine_for(&model).unwrap().losses(&model, &batch, &arithmetic(false)).unwrap();
         let (ce, z) = (sums.ce_loss(), sums.z_loss(1e-4));
         for (name, found) in [("ce_loss", ce), ("z_loss", z), ("total_loss", ce + z)] {
             let value = f64::from(expected.f32(&format!("loss.{name}"))[0]);
@@ -73,13 +73,13 @@ fn gradients_are_corenets_with_and_without_recomputation() {
     let batch = batch(&expected.i32("samples"), &expected.i32("targets"));
     let model = model(&folder, "init");
     for recompute in [false, true] {
-        let mut gradients = Gradients::new(model.infos().len());
+        let mut engine = engine_for(&model).unwrap();
         let scale = 1.0 / batch.target_count() as f64;
-        losses_and_gradients(&model, &batch, scale, &arithmetic(recompute), &mut gradients).unwrap();
+        engine.accumulate(&model, &batch, scale, &arithmetic(recompute)).unwrap();
         let mut compared = 0;
         for (index, info) in model.infos().iter().enumerate() {
             let theirs = expected.f32(&format!("grad.{}", info.name));
-            let ours = gradients.get(index).unwrap().clone().try_into_vec_as::<f32>().unwrap();
+            let ours = engine.gradient(index).unwrap().unwrap();
             let difference = apart(&ours, &theirs) / largest(&theirs);
             assert!(difference < 1e-4, "{} (recompute {recompute}): {difference}", info.name);
             compared += 1;
@@ -115,12 +115,13 @@ fn every_step_of_corenets_run_is_followed() {
     };
     let mut model = model(&folder, "init");
     let mut optimizer = AdamW::new(settings.optimizer, &model);
+    let mut engine = engine_for(&model).unwrap();
     let size = samples.len() / steps.len();
     let (mut worst_early, mut worst, mut worst_norm) = (0.0f64, 0.0f64, 0.0f64);
     for (step, expected) in steps.iter().enumerate() {
         let range = step * size..(step + 1) * size;
         let batch = batch(&samples[range.clone()], &targets[range]);
-        let outcome = train_step(&mut model, &mut optimizer, &[batch], step as u64, &settings).unwrap();
+        let outcome = train_step(&mut *engine, &mut model, &mut optimizer, &[batch], step as u64, &settings).unwrap();
         let value = |key: &str| expected[key].as_f64().unwrap();
         let difference = (outcome.ce_loss + outcome.z_loss - value("total_loss")).abs();
         assert_eq!(outcome.learning_rate, value("learning_rate"), "step {step}");

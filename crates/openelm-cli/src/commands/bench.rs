@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use openelm_model::{OpenElm, PRESETS, open_device, preset};
-use openelm_train::{Accumulation, AdamW, AdamWConfig, MicroBatch, Schedule, TrainSettings, train_step};
+use openelm_train::{Accumulation, AdamW, AdamWConfig, MicroBatch, Schedule, TrainSettings, engine_for, train_step};
 use serde_json::json;
 
 use super::{peak_rss_mib, precision};
@@ -45,12 +45,13 @@ pub(super) fn train(arguments: &BenchTrainArguments) -> Result<()> {
         log_every: 1,
     };
     let mut optimizer = AdamW::new(settings.optimizer, &model);
+    let mut engine = engine_for(&model)?;
     let batches = [MicroBatch::new(&random_tokens(batch * (seq + 1), vocab), seq, u32::MAX, vocab)?];
     let mut seconds = Vec::new();
     let mut loss = 0.0;
     for step in 0..steps + WARM_UP {
         let begin = Instant::now();
-        let outcome = train_step(&mut model, &mut optimizer, &batches, step as u64, &settings)?;
+        let outcome = train_step(&mut *engine, &mut model, &mut optimizer, &batches, step as u64, &settings)?;
         loss = outcome.ce_loss + outcome.z_loss;
         if step >= WARM_UP {
             seconds.push(begin.elapsed().as_secs_f64());

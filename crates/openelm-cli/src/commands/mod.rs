@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod bench_kernels;
 mod configs;
 mod data;
 mod data_bench;
@@ -48,6 +49,7 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Export(arguments) => export::export(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
+        Command::Bench(BenchCommand::Kernels(arguments)) => bench_kernels::kernels(&arguments),
         Command::Bench(BenchCommand::Data(arguments)) => data_bench::run(&arguments),
     }
 }

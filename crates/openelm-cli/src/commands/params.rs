@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use openelm_model::{LayerCost, ModelConfig, ModelCost, PRESETS, preset};
 use serde_json::json;
 
@@ -52,7 +52,7 @@ fn subject(arguments: &ParamsArguments) -> Result<Subject> {
     let tokens = config.training.steps as f64 * config.training.global_batch as f64 * config.data.sequence_length as f64;
     Ok(Subject {
         name: config.name.clone(),
-        model: model_config(&config.model)?,
+        model: model_config(&config.model).with_context(|| arguments.config.display().to_string())?,
         sequence: usize::try_from(config.data.sequence_length)?,
         tokens: Some(tokens),
     })

@@ -31,7 +31,7 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
     let stop = stop_on_interrupt()?;
     let existed = out.exists();
-    let mut run = prepare(&config, arguments, &out)?;
+    let mut run = prepare(&config, arguments, &out, existed)?;
     let (done, steps) = (run.trainer.step(), config.training.steps);
     eprintln!("run {} on {}: {} parameters, {done} of {steps} steps done", config.name, config.training.device, run.parameters);
     let mut progress = Progress::new(steps, done);
@@ -73,10 +73,11 @@ fn forget(out: &Path, existed: bool) {
     }
 }
 
-fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result<Run> {
+fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: bool) -> Result<Run> {
     let settings = train_settings(config)?;
     settings.rank_batch(1)?;
-    let model_config = model_config(&config.model)?;
+    let file = || arguments.config.config.display().to_string();
+    let model_config = model_config(&config.model).with_context(file)?;
     let parameters = OpenElm::infos_of(&model_config)?.iter().map(|info| info.count()).sum();
     let device = open_device(&config.training.device)?;
     let mut folder = None;
@@ -98,9 +99,9 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result
         Some(place) => format!("the tokenizer {}", place.display()),
         None => "the trained tokenizer".into(),
     };
-    check_vocabulary(&tokenizer, &tokenizer_name, &model_config).with_context(|| arguments.config.config.display().to_string())?;
+    check_vocabulary(&tokenizer, &tokenizer_name, &model_config).with_context(file)?;
     if let Some(section) = &config.sample {
-        generate::check_sample(&tokenizer, section, &model_config).with_context(|| arguments.config.config.display().to_string())?;
+        generate::check_sample(&tokenizer, section, &model_config).with_context(file)?;
     }
     if let Some(checkpoint) = &checkpoint {
         check_same_run(checkpoint, config, &tokenizer, &model_config)?;
@@ -133,7 +134,12 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path) -> Result
         config: serde_json::to_value(config)?,
         program: format!("openelm {}", env!("CARGO_PKG_VERSION")),
     };
-    let trainer = Trainer::new(settings, facts, folder, model, loader, validation, checkpoint.as_ref(), config.log.tensorboard)?;
+    let trainer = Trainer::new(settings, facts, folder, model, loader, validation, checkpoint.as_ref(), config.log.tensorboard);
+    let trainer = trainer.inspect_err(|_| {
+        if !arguments.resume {
+            forget(out, existed);
+        }
+    })?;
     if arguments.resume {
         trainer.folder().write_config(&yaml)?;
     }

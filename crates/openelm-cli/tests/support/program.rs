@@ -29,8 +29,11 @@ impl Call {
     }
 
     fn of(mut command: Command) -> Self {
-        // The threads of one call are enough for two cores, and a setting of the caller's must not reach the tests.
-        command.env_remove("RAYON_NUM_THREADS").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A setting of whoever calls the tests must not reach them.
+        for variable in ["RAYON_NUM_THREADS", "OPENELM_THREADS", "OPENELM_ISA"] {
+            command.env_remove(variable);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { command, input: Vec::new() }
     }
 

@@ -35,10 +35,13 @@ pub fn json_lines(texts: &[String]) -> Vec<u8> {
     texts.iter().enumerate().map(line).collect::<String>().into_bytes()
 }
 
+/// Bytes of a stored block: small, so that a short shard has several.
+const BLOCK: usize = 1000;
+
 /// A gzip member of stored blocks.
 pub fn gzip(content: &[u8]) -> Vec<u8> {
     let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-    let blocks: Vec<&[u8]> = content.chunks(0xffff).collect();
+    let blocks: Vec<&[u8]> = content.chunks(BLOCK).collect();
     for (index, block) in blocks.iter().enumerate() {
         file.push(u8::from(index + 1 == blocks.len()));
         let length = block.len() as u16;
@@ -61,7 +64,7 @@ pub fn zstd(content: &[u8]) -> Vec<u8> {
     // One segment, and four bytes of content size.
     let mut file = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
     file.extend((content.len() as u32).to_le_bytes());
-    let blocks: Vec<&[u8]> = content.chunks(1 << 16).collect();
+    let blocks: Vec<&[u8]> = content.chunks(BLOCK).collect();
     for (index, block) in blocks.iter().enumerate() {
         let last = u32::from(index + 1 == blocks.len());
         file.extend(&((block.len() as u32) << 3 | last).to_le_bytes()[..3]);

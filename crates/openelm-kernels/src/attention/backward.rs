@@ -123,16 +123,13 @@ unsafe fn one_head(
     // SAFETY: rows and columns lie in the slices checked by the caller; every block has its own room.
     unsafe {
         let query = |token: usize| pass.turned.source().add((first_token + token) * heads.turned_width() + head * head_dim);
-        let key = |token: usize| {
-            pass.turned.source().add((first_token + token) * heads.turned_width() + (heads.queries + key_head) * head_dim)
-        };
+        let key =
+            |token: usize| pass.turned.source().add((first_token + token) * heads.turned_width() + (heads.queries + key_head) * head_dim);
         let value = |token: usize| {
             let column = (heads.queries + heads.keys + key_head) * head_dim;
             pass.joint.source().add((first_token + token) * heads.joint_width() + column)
         };
-        let out = |values: Values<'_>, token: usize| {
-            values.source().add((first_token + token) * heads.query_width() + head * head_dim)
-        };
+        let out = |values: Values<'_>, token: usize| values.source().add((first_token + token) * heads.query_width() + head * head_dim);
         for block in 0..blocks {
             let (first, rows) = (block * BLOCK, BLOCK.min(sequence - block * BLOCK));
             let to = packed[block * query_words..].as_mut_ptr();

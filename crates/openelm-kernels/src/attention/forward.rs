@@ -62,8 +62,7 @@ pub fn attention_forward(
         let rows = BLOCK.min(sequence - first_query);
         let token = row * sequence + first_query;
         let group = row * heads.keys + head / (heads.queries / heads.keys);
-        let first_keys: [usize; BLOCK] =
-            std::array::from_fn(|i| if i < rows { shape.first_key(row, first_query + i) } else { usize::MAX });
+        let first_keys: [usize; BLOCK] = std::array::from_fn(|i| if i < rows { shape.first_key(row, first_query + i) } else { usize::MAX });
         let first_block = first_keys.iter().min().map_or(0, |first| first / BLOCK);
         scratch::with(words, |words| {
             let (queries, words) = words.split_at_mut(query_words);
@@ -99,8 +98,15 @@ pub fn attention_forward(
                     let stride = tiles.block_units;
                     let to = sums.as_mut_ptr();
                     tiles.multiply(
-                        rows, tiles.micro.units(keys), weights.as_ptr(), stride, value_panels, tiles.head_panels, to,
-                        tiles.head_columns, true,
+                        rows,
+                        tiles.micro.units(keys),
+                        weights.as_ptr(),
+                        stride,
+                        value_panels,
+                        tiles.head_panels,
+                        to,
+                        tiles.head_columns,
+                        true,
                     );
                 }
                 let log_sums = log_sums.part((row * heads.queries + head) * sequence + first_query, rows);

@@ -5,10 +5,7 @@ use crate::error::check;
 use crate::matmul::product::{Right, Target, product};
 use crate::norm::rms_norm_again;
 use crate::values::Activations;
-use crate::{
-    Cpu, KernelError, Matrix, Precision, attention_backward, rms_norm_backward, rotate_backward, rotate_forward,
-    swiglu_backward,
-};
+use crate::{Cpu, KernelError, Matrix, Precision, attention_backward, rms_norm_backward, rotate_backward, rotate_forward, swiglu_backward};
 
 /// dx [tokens, model_dim] from dy and what the forward pass was given; the parameters' gradients go into `gradients`.
 ///
@@ -88,9 +85,7 @@ fn backward(
     weigh(gates_matrix, Matrix::new(normed.values(), tokens, model_dim)?, gradients.proj_1)?;
     drop(d_gates);
     dx.copy_from_slice(dy);
-    rms_norm_backward(
-        cpu, d_normed.floats(), &saved.middle, weights.ffn_norm, &saved.ffn_scales, dx, accumulate, gradients.ffn_norm,
-    )?;
+    rms_norm_backward(cpu, d_normed.floats(), &saved.middle, weights.ffn_norm, &saved.ffn_scales, dx, accumulate, gradients.ffn_norm)?;
 
     // Attention: dx is now the gradient of the state between both parts.
     let d_middle = Matrix::f32(dx, tokens, model_dim)?;
@@ -132,7 +127,5 @@ fn backward(
     back(joint_matrix, weights.qkv_proj.backward(heads.joint_width(), model_dim)?, Target::Store(d_normed.floats_mut()));
     rms_norm_again(cpu, x, weights.attn_norm, normed.values_mut(), &saved.attn_scales)?;
     weigh(joint_matrix, Matrix::new(normed.values(), tokens, model_dim)?, gradients.qkv_proj)?;
-    rms_norm_backward(
-        cpu, d_normed.floats(), x, weights.attn_norm, &saved.attn_scales, dx, accumulate, gradients.attn_norm,
-    )
+    rms_norm_backward(cpu, d_normed.floats(), x, weights.attn_norm, &saved.attn_scales, dx, accumulate, gradients.attn_norm)
 }

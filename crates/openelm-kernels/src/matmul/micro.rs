@@ -3,9 +3,9 @@
 //! A unit is 4 bytes: one f32, or two neighbouring bf16 values (of the inner dimension). The left side is a packed tile
 //! [unit][HEIGHT] or plain rows; the right side always a packed panel [unit][width].
 
+use super::micro_plain;
 #[cfg(target_arch = "x86_64")]
 use super::{micro_avx2, micro_avx512};
-use super::micro_plain;
 use crate::{Isa, Precision};
 
 /// What a packed unit holds.

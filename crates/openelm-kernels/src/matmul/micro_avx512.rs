@@ -69,9 +69,5 @@ body!(body_singles, "avx512f,avx512bw,avx512dq,avx512vl", |sum, left, right| {
     _mm512_fmadd_ps(_mm512_castsi512_ps(left), _mm512_castsi512_ps(right), sum)
 });
 body!(body_pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", |sum, left, right| {
-    _mm512_dpbf16_ps(
-        sum,
-        std::mem::transmute::<__m512i, __m512bh>(left),
-        std::mem::transmute::<__m512i, __m512bh>(right),
-    )
+    _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512i, __m512bh>(left), std::mem::transmute::<__m512i, __m512bh>(right))
 });

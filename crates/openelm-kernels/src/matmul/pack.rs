@@ -2,9 +2,9 @@
 //!
 //! What must stay true: packing never reads outside the operand and writes exactly units · width values.
 
+use super::micro::Unit;
 #[cfg(target_arch = "x86_64")]
 use super::pack_avx512;
-use super::micro::Unit;
 use crate::Isa;
 use crate::simd::{Source, round_half, widen_half};
 

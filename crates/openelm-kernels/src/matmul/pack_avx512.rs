@@ -118,9 +118,7 @@ macro_rules! rows_body {
 rows_body!(rows_singles, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", [round: bool], |source, count| {
     _mm512_castps_si512(load(source, count, round))
 });
-rows_body!(rows_pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma", [], |source, count| {
-    load_pairs(source, count)
-});
+rows_body!(rows_pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma", [], |source, count| load_pairs(source, count));
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn columns_singles<const W: usize>(packing: &Packing, round: bool, to: *mut u32) {

@@ -69,15 +69,7 @@ pub(crate) fn product(cpu: &Cpu, precision: Precision, left: Operand<'_>, right:
 }
 
 /// As [`product`], with the left side [m, k] packed already.
-pub(crate) fn product_packed(
-    cpu: &Cpu,
-    precision: Precision,
-    left: &[u32],
-    m: usize,
-    k: usize,
-    right: Right<'_>,
-    target: Target<'_>,
-) {
+pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: usize, k: usize, right: Right<'_>, target: Target<'_>) {
     let micro = Micro::new(cpu.isa, precision);
     let (n, right_inner) = match right {
         Right::Plain(operand) => (operand.outer(), operand.inner()),
@@ -187,7 +179,16 @@ pub(crate) fn product_packed(
                             }
                             (micro.run)(
                                 height,
-                                &Tile { units: block.units, left, left_stride: 0, right, from, from_stride, to: pointer, to_stride: stride },
+                                &Tile {
+                                    units: block.units,
+                                    left,
+                                    left_stride: 0,
+                                    right,
+                                    from,
+                                    from_stride,
+                                    to: pointer,
+                                    to_stride: stride,
+                                },
                             );
                         }
                     }

@@ -91,7 +91,9 @@ pub(super) fn learn(units: &[(String, u64)], characters: &[char], room: usize, m
     }
     learner.raise();
     let mut merged = Vec::new();
-    while merged.len() < room && let Some(symbol) = learner.best() {
+    while merged.len() < room
+        && let Some(symbol) = learner.best()
+    {
         merged.push(learner.symbols[symbol as usize].text.clone());
         learner.merge(symbol);
     }
@@ -180,7 +182,12 @@ impl Learner {
     fn offer(&mut self, id: u32) {
         let symbol = &self.symbols[id as usize];
         if symbol.count >= LEAST {
-            self.heap.push(Candidate { count: symbol.count, length: Reverse(symbol.length), text: Reverse(symbol.text.clone()), symbol: id });
+            self.heap.push(Candidate {
+                count: symbol.count,
+                length: Reverse(symbol.length),
+                text: Reverse(symbol.text.clone()),
+                symbol: id,
+            });
         }
     }
 
@@ -263,7 +270,8 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (state >> 33) % bound
             };
-            let units: Vec<(String, u64)> = (0..20).map(|_| ((0..=next(9)).map(|_| ['a', 'b', 'c'][next(3) as usize]).collect(), 1 + next(9))).collect();
+            let units: Vec<(String, u64)> =
+                (0..20).map(|_| ((0..=next(9)).map(|_| ['a', 'b', 'c'][next(3) as usize]).collect(), 1 + next(9))).collect();
             let mut pieces = learn(&units, &['a', 'b', 'c'], 99, 8);
             let count = pieces.len();
             pieces.sort();
@@ -275,7 +283,8 @@ mod tests {
     #[test]
     fn counts_stay_true() {
         // Overlaps, repeats and several units: after each merge the counts must be what a count from scratch gives.
-        let units: Vec<(String, u64)> = [("aaaaaaa", 3), ("abababab", 2), ("aabb", 5), ("▁▁aab", 4)].map(|(unit, count)| (unit.to_owned(), count)).to_vec();
+        let units: Vec<(String, u64)> =
+            [("aaaaaaa", 3), ("abababab", 2), ("aabb", 5), ("▁▁aab", 4)].map(|(unit, count)| (unit.to_owned(), count)).to_vec();
         let mut learner = Learner {
             max_length: 6,
             units: Vec::new(),
@@ -284,7 +293,7 @@ mod tests {
             joined: FxHashMap::default(),
             heap: BinaryHeap::new(),
             risen: Vec::new(),
-            };
+        };
         let ids: FxHashMap<char, u32> = ['a', 'b', SPACE].into_iter().map(|char| (char, learner.symbol(char.to_string()))).collect();
         for (text, count) in &units {
             learner.add_unit(text.chars().map(|char| ids[&char]).collect(), *count);

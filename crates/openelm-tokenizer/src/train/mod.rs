@@ -54,13 +54,19 @@ impl BpeTraining {
     fn check(&self) -> Result<(), TokenizerError> {
         let refuse = |reason: String, hint: &str| Err(TokenizerError::Training { reason, hint: hint.to_owned() });
         if self.vocab_size <= self.fixed() + 1 || self.vocab_size > i32::MAX as usize {
-            return refuse(format!("vocab_size {} has no room for the {} fixed tokens and any text", self.vocab_size, self.fixed()), "raise vocab_size; 32000 is LLaMA's");
+            return refuse(
+                format!("vocab_size {} has no room for the {} fixed tokens and any text", self.vocab_size, self.fixed()),
+                "raise vocab_size; 32000 is LLaMA's",
+            );
         }
         if !(self.character_coverage > 0.0 && self.character_coverage <= 1.0) {
             return refuse(format!("character_coverage {} is not between 0 and 1", self.character_coverage), "0.9995 is the usual value");
         }
         if !(1..=512).contains(&self.max_piece_length) || self.max_units == 0 {
-            return refuse("max_piece_length must lie between 1 and 512 and max_units above 0".to_owned(), "16 and 4000000 are the usual values");
+            return refuse(
+                "max_piece_length must lie between 1 and 512 and max_units above 0".to_owned(),
+                "16 and 4000000 are the usual values",
+            );
         }
         Ok(())
     }
@@ -91,7 +97,9 @@ pub fn train<E>(settings: &BpeTraining, texts: impl Iterator<Item = Result<Strin
     if merged.len() < room {
         let possible = settings.vocab_size - (room - merged.len());
         let reason = format!("the texts hold pieces for {possible} tokens, vocab_size is {}", settings.vocab_size);
-        return Err(TokenizerError::Training { reason, hint: format!("set vocab_size to {possible} or less, or train on more text") }.into());
+        return Err(
+            TokenizerError::Training { reason, hint: format!("set vocab_size to {possible} or less, or train on more text") }.into()
+        );
     }
     let bytes = model(settings, &merged, &characters).to_bytes(|writer| {
         writer.float(10, settings.character_coverage as f32);

@@ -145,7 +145,9 @@ mod tests {
 
     #[test]
     fn units_of_a_text() {
-        let of = |text| units(text, &BpeTraining::new(300)).into_iter().map(|(unit, count)| format!("{unit}:{count}")).collect::<Vec<_>>().join(" ");
+        let of = |text| {
+            units(text, &BpeTraining::new(300)).into_iter().map(|(unit, count)| format!("{unit}:{count}")).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(of("a  bc a"), "▁a:2 ▁▁bc:1");
         assert_eq!(of("x=12\n\ty"), "1:1 2:1 =:1 y:1 ▁x:1");
         assert_eq!(of("don't мир日本のー"), "':1 t:1 ▁don:1 ▁мир:1 日本のー:1");

@@ -1,63 +1,80 @@
-//! Times every operation at the shapes of OpenELM-270M and prints one JSON line each: the best of some repetitions.
+//! `openelm bench kernels`: every CPU kernel at the shapes of OpenELM-270M, against the measured limits of this machine.
 //!
-//! usage: cargo run --release --example kernels -- [tokens] [filter]
+//! What must stay true: a time is the best of several repetitions, since other work on the machine only ever adds to it; a share is
+//! of the multiply-add rate, or of the memory bandwidth, that this process measured just before.
 
 use std::time::Instant;
 
+use anyhow::Result;
 use openelm_kernels::*;
+use serde_json::json;
+
+use crate::args::BenchKernelsArguments;
 
 const DIM: usize = 1280;
 
 struct Bench {
     cpu: Cpu,
     filter: String,
+    json: bool,
     rates: [f64; 2],
     bandwidth: f64,
 }
 
 impl Bench {
     /// Runs `run` some times and prints the best, with the share of the multiply-add limit.
-    fn time(&self, name: &str, shape: &str, precision: Precision, flops: f64, mut run: impl FnMut()) {
+    fn time(
+        &self,
+        name: &str,
+        shape: &str,
+        precision: Precision,
+        flops: f64,
+        mut run: impl FnMut() -> Result<(), KernelError>,
+    ) -> Result<()> {
         let name = format!("{name}_{}", if precision == Precision::F32 { "f32" } else { "bf16" });
         if !name.contains(&self.filter) {
-            return;
+            return Ok(());
         }
-        let seconds = best(&mut run);
+        let seconds = best(&mut run)?;
         let rate = flops / seconds;
-        println!(
-            "{{\"operation\":\"{name}\",\"shape\":\"{shape}\",\"seconds\":{seconds:.6},\"gflops\":{:.1},\"share\":{:.3}}}",
-            rate / 1e9,
-            rate / self.rates[usize::from(precision == Precision::Bf16)]
-        );
+        let share = rate / self.rates[usize::from(precision == Precision::Bf16)];
+        self.print(&name, shape, seconds, ("gflops", rate / 1e9), share);
+        Ok(())
     }
 }
 
 impl Bench {
     /// The same with the share of the memory limit.
-    fn stream(&self, name: &str, shape: &str, bytes: f64, mut run: impl FnMut()) {
+    fn stream(&self, name: &str, shape: &str, bytes: f64, mut run: impl FnMut() -> Result<(), KernelError>) -> Result<()> {
         if !name.contains(&self.filter) {
-            return;
+            return Ok(());
         }
-        let seconds = best(&mut run);
-        println!(
-            "{{\"operation\":\"{name}\",\"shape\":\"{shape}\",\"seconds\":{seconds:.6},\"gb_per_second\":{:.1},\"share\":{:.3}}}",
-            bytes / seconds / 1e9,
-            bytes / seconds / self.bandwidth
-        );
+        let seconds = best(&mut run)?;
+        let rate = bytes / seconds;
+        self.print(name, shape, seconds, ("gb_per_second", rate / 1e9), rate / self.bandwidth);
+        Ok(())
+    }
+
+    fn print(&self, name: &str, shape: &str, seconds: f64, (unit, rate): (&str, f64), share: f64) {
+        if self.json {
+            println!("{}", json!({"operation": name, "shape": shape, "seconds": seconds, unit: rate, "share": share}));
+        } else {
+            println!("{name:<32} {shape:<18} {:>9.3} ms  {rate:>7.1} {unit:<13}  {:>4.0} %", seconds * 1e3, share * 100.0);
+        }
     }
 }
 
-fn best(run: &mut impl FnMut()) -> f64 {
+fn best(run: &mut impl FnMut() -> Result<(), KernelError>) -> Result<f64> {
     let start = Instant::now();
     let mut best = f64::INFINITY;
     let mut runs = 0;
     while runs < 5 || (start.elapsed().as_secs_f64() < 0.6 && runs < 200) {
         let start = Instant::now();
-        run();
+        run()?;
         best = best.min(start.elapsed().as_secs_f64());
         runs += 1;
     }
-    best
+    Ok(best)
 }
 
 fn values(count: usize) -> Vec<f32> {
@@ -70,22 +87,26 @@ fn values(count: usize) -> Vec<f32> {
         .collect()
 }
 
-fn main() -> Result<(), KernelError> {
-    let mut arguments = std::env::args().skip(1);
-    let tokens: usize = arguments.next().and_then(|tokens| tokens.parse().ok()).unwrap_or(512);
-    let filter = arguments.next().unwrap_or_default();
+/// Runs `openelm bench kernels`.
+pub(super) fn kernels(arguments: &BenchKernelsArguments) -> Result<()> {
+    let tokens = arguments.tokens;
+    anyhow::ensure!(tokens > 0, "--tokens is 0\nhint: give at least one token");
     let cpu = Cpu::from_env()?;
     let rates = [Precision::F32, Precision::Bf16].map(|precision| peak::multiply_add_rate(&cpu, precision, 20));
-    println!(
-        "{{\"isa\":\"{}\",\"threads\":{},\"tokens\":{tokens},\"peak_f32_gflops\":{:.1},\"peak_bf16_gflops\":{:.1}}}",
-        cpu.isa().name(),
-        cpu.threads().count(),
-        rates[0] / 1e9,
-        rates[1] / 1e9
-    );
     let bandwidth = peak::memory_bandwidth(&cpu, 1 << 26, 10);
-    println!("{{\"memory_gb_per_second\":{:.1}}}", bandwidth / 1e9);
-    let bench = Bench { cpu, filter, rates, bandwidth };
+    let (isa, threads) = (cpu.isa().name(), cpu.threads().count());
+    let limits = [rates[0] / 1e9, rates[1] / 1e9, bandwidth / 1e9];
+    if arguments.json {
+        let [f32, bf16, memory] = limits;
+        println!(
+            "{}",
+            json!({"isa": isa, "threads": threads, "tokens": tokens, "peak_f32_gflops": f32, "peak_bf16_gflops": bf16, "memory_gb_per_second": memory})
+        );
+    } else {
+        let [f32, bf16, memory] = limits;
+        println!("{isa}, {threads} threads: {f32:.0} GFLOP/s in f32, {bf16:.0} in bf16, {memory:.1} GB/s");
+    }
+    let bench = Bench { cpu, filter: arguments.filter.clone(), json: arguments.json, rates, bandwidth };
     let cpu = &bench.cpu;
     rows(&bench, tokens)?;
     attention(&bench, tokens)?;
@@ -98,64 +119,50 @@ fn main() -> Result<(), KernelError> {
                 (Matrix::f32(&x, tokens, inner)?, Weights::Plain(Matrix::f32(&w, out, inner)?), Matrix::f32(&dy, tokens, out)?);
             let flops = 2.0 * (tokens * out * inner) as f64;
             let shape = format!("{tokens}x{out}x{inner}");
-            bench.time("linear_forward", &shape, precision, flops, || {
-                linear_forward(cpu, precision, xm, wm, None, &mut y).unwrap_or_default();
-            });
-            bench.time("linear_backward_input", &shape, precision, flops, || {
-                linear_backward_input(cpu, precision, dym, wm, &mut dx).unwrap_or_default();
-            });
+            bench.time("linear_forward", &shape, precision, flops, || linear_forward(cpu, precision, xm, wm, None, &mut y))?;
+            bench.time("linear_backward_input", &shape, precision, flops, || linear_backward_input(cpu, precision, dym, wm, &mut dx))?;
             bench.time("linear_backward_weights", &shape, precision, flops, || {
-                linear_backward_weights(cpu, precision, dym, xm, false, &mut dw).unwrap_or_default();
-            });
+                linear_backward_weights(cpu, precision, dym, xm, false, &mut dw)
+            })?;
         }
     }
     Ok(())
 }
 
 /// Operations bound by memory.
-fn rows(bench: &Bench, tokens: usize) -> Result<(), KernelError> {
+fn rows(bench: &Bench, tokens: usize) -> Result<()> {
     let (cpu, ffn, len) = (&bench.cpu, 5120, 1 << 26);
     let (x, w, mut y) = (values(tokens * DIM), values(DIM), vec![0u16; tokens * DIM]);
     let (mut scales, mut dx, mut dw) = (vec![0.0; tokens], vec![0.0; tokens * DIM], vec![0.0; DIM]);
     let shape = format!("{tokens}x{DIM}");
     bench.stream("rms_norm_forward_bf16", &shape, 6.0 * (tokens * DIM) as f64, || {
-        rms_norm_forward(cpu, &x, &w, ValuesMut::Bf16(&mut y), &mut scales).unwrap_or_default();
-    });
+        rms_norm_forward(cpu, &x, &w, ValuesMut::Bf16(&mut y), &mut scales)
+    })?;
     bench.stream("rms_norm_backward", &shape, 16.0 * (tokens * DIM) as f64, || {
-        rms_norm_backward(cpu, &x, &x, &w, &scales, &mut dx, false, &mut dw).unwrap_or_default();
-    });
+        rms_norm_backward(cpu, &x, &x, &w, &scales, &mut dx, false, &mut dw)
+    })?;
     let (gates, mut d_gates) = (vec![0x3f80u16; tokens * 2 * ffn], vec![0u16; tokens * 2 * ffn]);
     let (mut hidden, d_hidden) = (vec![0u16; tokens * ffn], vec![0x3f80u16; tokens * ffn]);
     let shape = format!("{tokens}x{ffn}");
     bench.stream("swiglu_forward_bf16", &shape, 6.0 * (tokens * ffn) as f64, || {
-        swiglu_forward(cpu, Values::Bf16(&gates), ffn, true, ValuesMut::Bf16(&mut hidden)).unwrap_or_default();
-    });
+        swiglu_forward(cpu, Values::Bf16(&gates), ffn, true, ValuesMut::Bf16(&mut hidden))
+    })?;
     bench.stream("swiglu_backward_bf16", &shape, 12.0 * (tokens * ffn) as f64, || {
         let (input, gradient) = (Values::Bf16(&gates), Values::Bf16(&d_hidden));
         swiglu_backward(cpu, input, gradient, ffn, true, ValuesMut::Bf16(&mut d_gates), ValuesMut::Bf16(&mut hidden))
-            .unwrap_or_default();
-    });
+    })?;
     let (mut p, g, mut m, mut v) = (vec![0.0; len], values(len), vec![0.0; len], vec![0.0; len]);
-    let settings = AdamW {
-        learning_rate: 1e-4,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        weight_decay: 0.1,
-        step: 1,
-        gradient_scale: 1.0,
-    };
-    bench.stream("adamw_step", &len.to_string(), 28.0 * len as f64, || {
-        adamw_step(cpu, &settings, &mut p, &g, &mut m, &mut v).unwrap_or_default();
-    });
+    let settings = AdamW { learning_rate: 1e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, step: 1, gradient_scale: 1.0 };
+    bench.stream("adamw_step", &len.to_string(), 28.0 * len as f64, || adamw_step(cpu, &settings, &mut p, &g, &mut m, &mut v))?;
     bench.stream("sum_of_squares", &len.to_string(), 4.0 * len as f64, || {
         std::hint::black_box(sum_of_squares(cpu, &g));
-    });
+        Ok(())
+    })?;
     Ok(())
 }
 
 /// Attention of one row of tokens; the operations counted are those of the causal half.
-fn attention(bench: &Bench, tokens: usize) -> Result<(), KernelError> {
+fn attention(bench: &Bench, tokens: usize) -> Result<()> {
     let (cpu, heads) = (&bench.cpu, Heads { queries: 16, keys: 4, head_dim: 64 });
     let half = |count: usize| vec![0x3d00u16; count];
     let (turned, joint) = (half(tokens * heads.turned_width()), half(tokens * heads.joint_width()));
@@ -166,16 +173,16 @@ fn attention(bench: &Bench, tokens: usize) -> Result<(), KernelError> {
     let product = (tokens * (tokens + 1) * heads.query_width()) as f64;
     let (t, j) = (Values::Bf16(&turned), Values::Bf16(&joint));
     bench.time("attention_forward", &name, Precision::Bf16, 2.0 * product, || {
-        attention_forward(cpu, Precision::Bf16, shape, t, j, ValuesMut::Bf16(&mut out), &mut sums).unwrap_or_default();
-    });
+        attention_forward(cpu, Precision::Bf16, shape, t, j, ValuesMut::Bf16(&mut out), &mut sums)
+    })?;
     bench.time("attention_backward", &name, Precision::Bf16, 5.0 * product, || {
         let (out, d_out, d_joint) = (Values::Bf16(&out), Values::Bf16(&d_out), ValuesMut::Bf16(&mut d_joint));
-        attention_backward(cpu, Precision::Bf16, shape, t, j, out, &sums, d_out, &mut d_turned, d_joint).unwrap_or_default();
-    });
+        attention_backward(cpu, Precision::Bf16, shape, t, j, out, &sums, d_out, &mut d_turned, d_joint)
+    })?;
     Ok(())
 }
 
-fn head(bench: &Bench, tokens: usize) -> Result<(), KernelError> {
+fn head(bench: &Bench, tokens: usize) -> Result<()> {
     let (cpu, vocabulary) = (&bench.cpu, 32128);
     let (hidden, table) = (values(tokens * DIM), values(vocabulary * DIM));
     let targets: Vec<u32> = (0..tokens as u32).collect();
@@ -185,8 +192,8 @@ fn head(bench: &Bench, tokens: usize) -> Result<(), KernelError> {
         let flops = 6.0 * (tokens * vocabulary * DIM) as f64;
         bench.time("head_loss", &format!("{tokens}x{vocabulary}x{DIM}"), precision, flops, || {
             let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: &mut d_table, accumulate: false };
-            head_loss(cpu, precision, Values::F32(&hidden), &table, DIM, &targets, settings, Some(gradients)).unwrap_or_default();
-        });
+            head_loss(cpu, precision, Values::F32(&hidden), &table, DIM, &targets, settings, Some(gradients)).map(drop)
+        })?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Losses and gradients of one micro-batch.
+//! Losses and gradients on any burn device, with burn's operations.
 //!
 //! The blocks are walked in segments. Forward, each segment's input is kept; backward, a segment is tracked by autodiff, run,
 //! and differentiated from the gradient of its output. One segment for the whole model keeps all activations; one for each block
@@ -10,51 +10,54 @@
 use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
 use openelm_model::{Block, CausalMask, OpenElm, Precision, RmsNorm, Rotation};
 
+use crate::adamw::AdamW;
+use crate::engine::{Arithmetic, Engine, LossSums, Update};
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 use crate::head_loss::{Backward, HeadLoss, Targets, head_loss};
 use crate::micro_batch::MicroBatch;
 
-/// How losses and gradients are computed.
-#[derive(Clone, Copy, Debug)]
-pub struct Arithmetic {
-    /// Type of the matrix products.
-    pub precision: Precision,
-    /// Run each block a second time in the backward pass instead of keeping its activations.
-    pub recompute: bool,
-    /// Factor of the squared log-partition in the loss.
-    pub z_loss: f64,
-    /// Count each padding target's ln(vocabulary)² in the reported z-loss, as CoreNet does (it multiplies those logits by 0).
-    pub padding_in_z: bool,
+/// Burn's operations and autodiff.
+pub struct BurnEngine {
+    gradients: Gradients,
 }
 
-/// Sums over targets; micro-batches add up.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LossSums {
-    /// Σ cross entropy over counted targets, in nats.
-    pub ce: f64,
-    /// Σ logsumexp² over counted targets, and over padding where CoreNet counts it.
-    pub z: f64,
-    /// Counted targets.
-    pub targets: u64,
+impl BurnEngine {
+    /// Without gradients yet.
+    pub fn new(model: &OpenElm) -> Self {
+        Self { gradients: Gradients::new(model.infos().len()) }
+    }
 }
 
-impl LossSums {
-    /// Adds another micro-batch.
-    pub fn add(&mut self, other: Self) {
-        self.ce += other.ce;
-        self.z += other.z;
-        self.targets += other.targets;
+impl Engine for BurnEngine {
+    fn losses(&mut self, model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<LossSums, TrainError> {
+        losses(model, batch, arithmetic)
     }
 
-    /// Mean cross entropy.
-    pub fn ce_loss(&self) -> f64 {
-        self.ce / self.targets.max(1) as f64
+    fn accumulate(&mut self, model: &OpenElm, batch: &MicroBatch, scale: f64, arithmetic: &Arithmetic) -> Result<LossSums, TrainError> {
+        losses_and_gradients(model, batch, scale, arithmetic, &mut self.gradients)
     }
 
-    /// The z-loss as it enters the total.
-    pub fn z_loss(&self, weight: f64) -> f64 {
-        weight * self.z / self.targets.max(1) as f64
+    fn norm(&self, model: &OpenElm) -> Result<f64, TrainError> {
+        Ok(self.gradients.norm(model.infos())?)
+    }
+
+    fn gradient(&self, index: usize) -> Result<Option<Vec<f32>>, TrainError> {
+        let read = |tensor: &Tensor<1>| {
+            tensor.try_to_vec_as::<f32>().map_err(|error| TrainError::Device { step: 0, what: "a gradient", reason: format!("{error:?}") })
+        };
+        self.gradients.get(index).map(read).transpose()
+    }
+
+    fn update(&mut self, model: &mut OpenElm, optimizer: &mut AdamW, update: &Update) -> Result<(), TrainError> {
+        let count = model.infos().len();
+        let gradients = std::mem::replace(&mut self.gradients, Gradients::new(count));
+        optimizer.update(model, gradients, update);
+        Ok(())
+    }
+
+    fn discard(&mut self) {
+        self.gradients.clear();
     }
 }
 
@@ -62,7 +65,7 @@ impl LossSums {
 ///
 /// # Errors
 /// When the sequence is longer than the rotary table, or the device fails.
-pub fn losses(model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<LossSums, TrainError> {
+fn losses(model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<LossSums, TrainError> {
     let pass = Pass::new(model, batch)?;
     let hidden = model.blocks.iter().fold(pass.embedded.clone(), |x, block| pass.run(block, x, arithmetic.precision));
     let hidden = pass.rows(model.norm.forward(hidden));
@@ -74,7 +77,7 @@ pub fn losses(model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> R
 ///
 /// # Errors
 /// When the sequence is longer than the rotary table, or the device fails.
-pub fn losses_and_gradients(
+fn losses_and_gradients(
     model: &OpenElm,
     batch: &MicroBatch,
     scale: f64,
@@ -191,13 +194,8 @@ impl Pass {
                 reason: format!("{error:?}"),
             })
         };
-        let targets = batch.target_count();
-        let mut z = read(loss.z_sum, "the z-loss")?;
-        if arithmetic.padding_in_z {
-            let padding = batch.positions() as u64 - targets;
-            z += padding as f64 * (loss.vocabulary as f64).ln().powi(2);
-        }
-        Ok(LossSums { ce: read(loss.ce_sum, "the loss")?, z, targets })
+        let (ce, z) = (read(loss.ce_sum, "the loss")?, read(loss.z_sum, "the z-loss")?);
+        Ok(LossSums::of(batch, ce, z, arithmetic, loss.vocabulary))
     }
 }
 

@@ -1,0 +1,83 @@
+//! Tensors of burn's Flex device as the slices of memory that they are.
+//!
+//! What must stay true: reading shares memory with the tensor; changing happens in place where the tensor has one owner, and in
+//! a copy that replaces it otherwise. Tensors of other devices, and tracked ones, are not host tensors.
+
+use burn::tensor::{DType, Tensor};
+use burn_flex::{Flex, FlexTensor};
+
+/// An f32 tensor in this process's memory, row by row.
+#[derive(Clone, Debug)]
+pub struct HostTensor(FlexTensor);
+
+impl HostTensor {
+    /// The tensor's memory, if it is an f32 tensor of the Flex device.
+    pub fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
+        let primitive = tensor.clone().try_into_primitive::<Flex>().ok()?;
+        (primitive.dtype() == DType::F32).then(|| Self(primitive.to_contiguous()))
+    }
+
+    /// The elements.
+    pub fn values(&self) -> &[f32] {
+        self.0.as_slice::<f32>().unwrap_or_default()
+    }
+}
+
+/// Lets `change` work on the elements of `tensor`, row by row. False when it is no f32 tensor of the Flex device; nothing was
+/// changed then.
+pub fn change_values<const D: usize>(tensor: &mut Tensor<D>, change: impl FnOnce(&mut [f32])) -> bool {
+    if tensor.dtype() != DType::F32 {
+        return false;
+    }
+    // Taken out, the tensor has one owner, and its memory is changed in place.
+    let empty = Tensor::empty([0; D], &tensor.device());
+    let owned = std::mem::replace(tensor, empty);
+    // A tensor of another device is lost to the conversion, so a handle is kept until it has worked.
+    if owned.clone().try_into_primitive::<Flex>().is_err() {
+        *tensor = owned;
+        return false;
+    }
+    let Ok(mut primitive) = owned.try_into_primitive::<Flex>() else { return false };
+    if !primitive.is_contiguous() || primitive.layout().num_elements() * size_of::<f32>() != primitive.bytes().len() {
+        primitive = primitive.to_contiguous();
+    }
+    change(primitive.storage_mut::<f32>());
+    *tensor = Tensor::from_primitive::<Flex>(primitive);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn memory_is_shared_and_changed_in_place() {
+        let device = Device::flex();
+        let mut tensor = Tensor::<2>::from_floats([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], &device);
+        let before = HostTensor::of(&tensor).unwrap().values().as_ptr();
+        assert!(change_values(&mut tensor, |values| values[4] = 50.0));
+        let host = HostTensor::of(&tensor).unwrap();
+        assert_eq!((host.values(), host.values().as_ptr()), (&[1.0, 2.0, 3.0, 4.0, 50.0, 6.0][..], before));
+        // A second handle keeps the old values.
+        let kept = tensor.clone();
+        assert!(change_values(&mut tensor, |values| values.fill(0.0)));
+        assert_eq!(HostTensor::of(&kept).unwrap().values()[4], 50.0);
+        // A view reads in its own order, and a changed view is a tensor of its own.
+        let mut turned = kept.clone().transpose();
+        assert_eq!(HostTensor::of(&turned).unwrap().values(), [1.0, 4.0, 2.0, 50.0, 3.0, 6.0]);
+        assert!(change_values(&mut turned, |values| values[1] = -4.0));
+        assert_eq!(turned.into_data().try_to_vec::<f32>().unwrap(), [1.0, -4.0, 2.0, 50.0, 3.0, 6.0]);
+        let mut part = kept.clone().narrow(0, 1, 1);
+        assert!(change_values(&mut part, |values| assert_eq!(values, [4.0, 50.0, 6.0])));
+    }
+
+    #[test]
+    fn tracked_tensors_are_not_host_tensors() {
+        let mut tensor = Tensor::<1>::from_floats([1.0], &Device::flex()).autodiff().require_grad();
+        assert!(HostTensor::of(&tensor).is_none());
+        assert!(!change_values(&mut tensor, |_| unreachable!()));
+        assert_eq!(tensor.inner().into_data().try_to_vec::<f32>().unwrap(), [1.0]);
+    }
+}

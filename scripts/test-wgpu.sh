@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The model's and the training step's reference tests on the wgpu device with a software Vulkan adapter.
+#
+#     scripts/test-wgpu.sh                       # Debian's mesa-vulkan-drivers; installed when missing and permitted
+#     OPENELM_TEST_DEVICE=wgpu scripts/test-wgpu.sh   # a real adapter
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 && [ -z "${OPENELM_TEST_DEVICE:-}" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mesa-vulkan-drivers libvulkan1 >/dev/null
+    else
+        echo "error: no software Vulkan driver" >&2
+        echo "hint: install mesa-vulkan-drivers, or set OPENELM_TEST_DEVICE=wgpu to use a graphics card" >&2
+        exit 1
+    fi
+fi
+export OPENELM_TEST_DEVICE="${OPENELM_TEST_DEVICE:-wgpu:cpu}"
+cargo test --release -p openelm-model -p openelm-train --features openelm-model/wgpu --test reference -- --test-threads=1
