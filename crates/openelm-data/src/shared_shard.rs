@@ -71,13 +71,9 @@ impl SharedShard {
             if window.end.is_some_and(|end| document >= end) {
                 return Ok(Shared::End);
             }
+            // Nothing that is asked for now is in the window yet.
+            window.shrink(true);
             window.read(&wanted)?;
-            // The wanted document may be the one that makes the window too large; it is taken next.
-            let newest = window.first + window.slots.len() as u64;
-            window.shrink(newest <= document);
-            if document < window.first {
-                return Ok(Shared::Alone);
-            }
         }
     }
 }
@@ -111,7 +107,7 @@ impl Window {
         Ok(())
     }
 
-    /// Gives up what was taken at the front, and what is too much when `all`.
+    /// Gives up what was taken at the front, and with `all` what is too much.
     fn shrink(&mut self, all: bool) {
         while let Some(front) = self.slots.front() {
             match front {
@@ -122,5 +118,38 @@ impl Window {
             self.slots.pop_front();
             self.first += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::list_shards;
+    use crate::test_shards::Shards;
+
+    #[test]
+    fn the_window_is_bounded_and_who_lags_reads_alone() {
+        let shards = Shards::new();
+        shards.write("a-0", "jsonl", &vec!["x".repeat(1 << 20); 60]);
+        let shard = list_shards(&shards.config(&[("a", 1.0)], 8).corpora).unwrap().remove(0);
+        let shared = SharedShard::open(&shard, 0, Mark::default()).unwrap();
+        for document in 40..60 {
+            assert!(matches!(shared.take(document, |_| true).unwrap(), Shared::Document(_)), "{document}");
+            assert!(shared.0.lock().unwrap().bytes <= WINDOW_BYTES + (1 << 20));
+        }
+        assert!(matches!(shared.take(3, |_| true).unwrap(), Shared::Alone));
+        assert!(matches!(shared.take(39, |_| true).unwrap(), Shared::Document(_)));
+        assert!(matches!(shared.take(39, |_| true).unwrap(), Shared::Alone));
+        assert!(matches!(shared.take(60, |_| true).unwrap(), Shared::End));
+    }
+
+    #[test]
+    fn what_no_lane_wants_is_not_held() {
+        let shards = Shards::new();
+        shards.write("a-0", "parquet", &vec!["x".repeat(1 << 20); 20]);
+        let shard = list_shards(&shards.config(&[("a", 1.0)], 8).corpora).unwrap().remove(0);
+        let shared = SharedShard::open(&shard, 0, Mark::default()).unwrap();
+        assert!(matches!(shared.take(19, |document| document == 19).unwrap(), Shared::Document(_)));
+        assert_eq!(shared.0.lock().unwrap().bytes, 0);
     }
 }
