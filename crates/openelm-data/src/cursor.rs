@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoder::{Verdict, Verdicts};
 use crate::error::DataError;
-use crate::mixture::{Mixture, Share};
+use crate::mixture::{Mixture, Pass, Share};
 use crate::shard_reader::{Mark, Read, ShardReader};
+use crate::shared_shard::{Shared, SharedShard};
 use crate::token_cache::{CachedPart, TokenReader, TokenWriter};
 
 /// The next document of a lane in one corpus: epoch, shard in the epoch's order, document in the shard, whether the lane takes
@@ -24,6 +25,15 @@ impl CursorState {
     /// At a share's first document.
     pub fn start(first: u64) -> Self {
         Self(0, 0, first, false, Mark::default())
+    }
+
+    /// The pass over a shard that lanes share, the document and a mark for it; `None` when a lane has its shards for itself.
+    pub fn shared(&self, mixture: &Mixture, corpus: usize, lane: usize) -> Option<(Pass, u64, Mark)> {
+        let share = mixture.share(corpus, lane, self.3);
+        match *share.shards {
+            [shard] if share.stride > 1 && self.1 == 0 => Some(((corpus, shard, self.0), self.2, self.4)),
+            _ => None,
+        }
     }
 
     /// Whether both stand at the same document; marks may differ.
@@ -45,6 +55,8 @@ pub(crate) struct DrawnText {
 /// An open shard.
 enum Open {
     Text(Box<ShardReader>, Option<TokenWriter>),
+    /// Read together with the lanes that share the shard.
+    Shared(Arc<SharedShard>, Option<TokenWriter>),
     Tokens(TokenReader),
 }
 
@@ -94,6 +106,7 @@ impl Cursor {
                 }
                 Some(Open::Tokens(_)) => self.from_cache(from, ids)?,
                 Some(Open::Text(..)) => self.from_text(mixture, from, ids)?,
+                Some(Open::Shared(..)) => self.from_shared(mixture, from, ids)?,
             };
             if let Some((place, part, last)) = drawn {
                 self.found = true;
@@ -118,8 +131,46 @@ impl Cursor {
                 writer = Some(cache.create(&key)?);
             }
         }
+        if self.inside.is_none()
+            && let Some((pass, document, mark)) = self.state.shared(mixture, self.corpus, self.lane)
+        {
+            return Ok(Open::Shared(mixture.pass(pass, document, mark)?, writer));
+        }
         let reader = ShardReader::open_at(shard, self.state.4, mixture.skip.as_ref())?;
         Ok(Open::Text(Box::new(reader), writer))
+    }
+
+    /// One step through a shard that lanes share. What the others do not pass on is read alone, up to the shard's end.
+    fn from_shared(&mut self, mixture: &Mixture, from: u64, ids: &mut Vec<u32>) -> Result<Option<(CursorState, u64, bool)>, DataError> {
+        let Some(Open::Shared(shared, writer)) = &mut self.open else { return Ok(None) };
+        let (corpus, stride) = (self.corpus, self.share.stride);
+        let shard = self.share.shards[self.order[self.state.1 as usize]];
+        let waiting = match shared.take(self.state.2, |document| mixture.wants(corpus, shard, document, stride))? {
+            Shared::Document(waiting) if from == 0 => waiting,
+            Shared::End => {
+                if let Some(writer) = writer.take() {
+                    writer.finish()?;
+                }
+                self.next_shard();
+                return Ok(None);
+            }
+            Shared::Document(_) | Shared::Alone => {
+                let writer = writer.take();
+                let reader = ShardReader::open_at(&mixture.corpora[corpus].shards[shard], self.state.4, mixture.skip.as_ref())?;
+                self.open = Some(Open::Text(Box::new(reader), writer));
+                return Ok(None);
+            }
+        };
+        self.state.4 = waiting.mark;
+        let place = self.state;
+        self.state.2 += stride;
+        let verdict = mixture.corpora[corpus].encoder.encode(&waiting.text, ids);
+        self.verdicts.count(verdict);
+        let kept = verdict == Verdict::Kept;
+        if let Some(writer) = writer {
+            writer.write(0, true, if kept { ids } else { &[] })?;
+        }
+        Ok(kept.then_some((place, 0, true)))
     }
 
     fn next_shard(&mut self) {

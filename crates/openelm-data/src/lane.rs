@@ -16,10 +16,11 @@ use crate::best_fit;
 use crate::config::Packing;
 use crate::cursor::{Cursor, CursorState};
 use crate::error::DataError;
-use crate::mixture::Mixture;
+use crate::mixture::{Mixture, Pass};
 use crate::packer::Packer;
 use crate::prefetch::Source;
 use crate::sequence::Sequence;
+use crate::shard_reader::Mark;
 
 /// With `best_fit`, documents for so many times `shuffle_buffer` sequences are fitted together: the last sequence of a block is
 /// about half full, so longer blocks have less padding.
@@ -52,6 +53,11 @@ impl LaneState {
     /// Sequences given since the run began.
     pub fn sequences(&self) -> u64 {
         self.before.saturating_add(self.offset as u64)
+    }
+
+    /// Where the lane stands in shards that it shares.
+    pub fn shared(&self, mixture: &Mixture) -> Vec<(Pass, u64, Mark)> {
+        self.cursors.iter().enumerate().filter_map(|(corpus, cursor)| cursor.shared(mixture, corpus, self.lane)).collect()
     }
 
     /// The same block after `offset` of its sequences.

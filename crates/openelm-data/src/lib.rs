@@ -42,6 +42,7 @@ mod seeded;
 mod sequence;
 mod shard;
 mod shard_reader;
+mod shared_shard;
 mod skip_log;
 mod stages;
 mod state;

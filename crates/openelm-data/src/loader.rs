@@ -211,7 +211,6 @@ impl MixedStreams {
                 hint: format!("set data.lanes to a multiple of {world}; another number of lanes is another order"),
             });
         }
-        let mixture = Arc::new(mixture);
         let (base, saved) = match progress {
             None => (0, None),
             Some(Progress::Mixed { sequence, lanes }) => (*sequence, Some(lanes)),
@@ -237,6 +236,8 @@ impl MixedStreams {
             }
             states.push(state);
         }
+        let positions: Vec<_> = states.iter().flat_map(|state| state.shared(&mixture)).collect();
+        let mixture = Arc::new(mixture.of_rank(rank, world, positions.into_iter()));
         let sources = states.iter().map(|state| Lane::resume(mixture.clone(), state)).collect();
         let prefetch = Prefetch::new(sources, config.threads, config.prefetch)?;
         let states = states.into_iter().map(|state| (state.offset, Arc::new(state))).map(|(offset, state)| (state, offset)).collect();

@@ -4,10 +4,16 @@
 //! k-th document. Either way each document belongs to exactly one lane. A lane whose share holds no document that passes the
 //! filters takes the whole corpus instead (`Share::whole`), so that few documents and many lanes still mix.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use crate::config::{DataConfig, Packing};
 use crate::encoder::TextEncoder;
+use crate::error::DataError;
 use crate::seeded::{Purpose, Seeded};
 use crate::shard::Shard;
+use crate::shard_reader::Mark;
+use crate::shared_shard::SharedShard;
 use crate::skip_log::SkipLog;
 use crate::token_cache::TokenCache;
 
@@ -25,7 +31,16 @@ pub(crate) struct Mixture {
     pub lanes: usize,
     shuffle: bool,
     seed: u64,
+    /// This rank, and the number of ranks: a lane is this rank's when lane mod world is the rank.
+    ranks: (u64, u64),
+    /// Passes over shared shards that lanes of this rank are in.
+    passes: Mutex<HashMap<Pass, Weak<SharedShard>>>,
+    /// Where the lanes of a resumed run stand in them: the first document that one of them needs.
+    starts: HashMap<Pass, (u64, Mark)>,
 }
+
+/// Corpus, shard in it, and epoch.
+pub(crate) type Pass = (usize, usize, u64);
 
 /// One corpus of a mixture.
 pub(crate) struct MixedCorpus {
@@ -78,7 +93,49 @@ impl Mixture {
             lanes: config.lanes,
             shuffle: config.shuffle,
             seed: config.seed,
+            ranks: (0, 1),
+            passes: Mutex::default(),
+            starts: HashMap::new(),
         }
+    }
+
+    /// Of rank `rank` of `world`, whose lanes stand in shared shards at `positions`.
+    pub fn of_rank(mut self, rank: usize, world: usize, positions: impl Iterator<Item = (Pass, u64, Mark)>) -> Self {
+        self.ranks = (rank as u64, world.max(1) as u64);
+        for (pass, document, mark) in positions {
+            let start = self.starts.entry(pass).or_insert((document, mark));
+            if document < start.0 {
+                *start = (document, mark);
+            }
+        }
+        self
+    }
+
+    /// The pass over a shared shard that a lane enters at `document`.
+    pub fn pass(&self, pass: Pass, document: u64, mark: Mark) -> Result<Arc<SharedShard>, DataError> {
+        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = passes.get(&pass).and_then(Weak::upgrade) {
+            return Ok(open);
+        }
+        let first = (document, mark);
+        let (start, mark) = match self.starts.get(&pass) {
+            Some(start) if start.0 < document => *start,
+            // The other lanes' documents begin before this lane's in a pass that is entered at its beginning.
+            None if mark == Mark::default() && document < self.lanes as u64 => (0, mark),
+            _ => first,
+        };
+        let opened = Arc::new(SharedShard::open(&self.corpora[pass.0].shards[pass.1], start, mark)?);
+        passes.retain(|_, pass| pass.strong_count() > 0);
+        passes.insert(pass, Arc::downgrade(&opened));
+        Ok(opened)
+    }
+
+    /// Whether a lane of this rank takes document `document` of a shard that lanes share.
+    pub fn wants(&self, corpus: usize, shard: usize, document: u64, stride: u64) -> bool {
+        let deal = &self.corpora[corpus].deal;
+        let at = deal.iter().position(|dealt| *dealt == shard).unwrap_or(0) as u64;
+        let lane = (document % stride.max(1)) * deal.len() as u64 + at;
+        lane % self.ranks.1 == self.ranks.0
     }
 
     /// A lane's part of a corpus; all of it when `whole`.

@@ -17,6 +17,8 @@ use crate::skip_log::SkipLog;
 /// Shards of a corpus that are sampled, and text of each.
 const SAMPLED_SHARDS: usize = 3;
 const SAMPLED_BYTES: usize = 2 << 20;
+/// A corpus of so many bytes on disk is sampled in every shard.
+const SMALL_CORPUS: u64 = 32 << 20;
 /// How far a file is read ahead of its text on average: half a buffer.
 const READ_AHEAD: u64 = 32 << 10;
 /// Passes over a corpus from which on more of it is known to help little (Muennighoff et al., 2023).
@@ -122,7 +124,7 @@ pub(crate) fn plan_with(config: &DataConfig, tokenizer: Arc<dyn Encode>, run_seq
 fn estimate(shards: &[Shard], corpus: usize, encoder: &TextEncoder) -> Result<CorpusPlan, DataError> {
     let own: Vec<&Shard> = shards.iter().filter(|shard| shard.corpus == corpus).collect();
     let file_bytes: u64 = own.iter().map(|shard| shard.size).sum();
-    let step = own.len().div_ceil(SAMPLED_SHARDS).max(1);
+    let step = if file_bytes <= SMALL_CORPUS { 1 } else { own.len().div_ceil(SAMPLED_SHARDS).max(1) };
     // Of the sampled shards: documents they hold and their bytes; of the sampled documents: number, kept, tokens.
     let (mut held, mut bytes, mut sampled, mut kept, mut tokens) = (0.0, 0.0, 0u64, 0u64, 0u64);
     let mut exact = true;

@@ -26,6 +26,16 @@ fn every_pretraining_file_loads() {
     assert!(count >= 5, "{count} files");
 }
 
+/// The mixture on its own has the corpora of the pretraining files.
+#[test]
+fn the_mixture_is_that_of_the_runs() {
+    let mixture = RunConfig::load(&Path::new(ROOT).join("configs/data/openelm-mixture.yaml"), &[]).unwrap_or_else(|error| panic!("{error}"));
+    let run = pretrain("openelm-270m.yaml");
+    assert!(mixture.notes.is_empty());
+    assert_eq!(mixture.config.data.corpora, run.config.data.corpora);
+    assert_eq!((mixture.config.model, mixture.config.training), (run.config.model, run.config.training));
+}
+
 /// Our files of the four sizes and Apple's say the same, but for the order of the data and the batch of one GPU.
 #[test]
 fn apples_hyperparameters() {
