@@ -12,6 +12,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from .configuration_openelm import OpenELMConfig
 
+# Version 5 came to call `past_key_values` `cache`.
+CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
+
 
 class OpenELMRMSNorm(nn.Module):
     def __init__(self, dim, eps=1e-6):
@@ -133,6 +136,7 @@ class OpenELMModel(OpenELMPreTrainedModel):
         input_ids=None,
         attention_mask=None,
         position_ids=None,
+        cache=None,
         past_key_values=None,
         inputs_embeds=None,
         use_cache=None,
@@ -143,9 +147,10 @@ class OpenELMModel(OpenELMPreTrainedModel):
         x = self.token_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         batch, seq, _ = x.shape
         use_cache = self.config.use_cache if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        cache = past_key_values if cache is None else cache
+        if use_cache and cache is None:
+            cache = DynamicCache()
+        past = 0 if cache is None else cache.get_seq_length()
         places = past + torch.arange(seq, device=x.device)
         if position_ids is None:
             position_ids = places[None]
@@ -171,8 +176,8 @@ class OpenELMModel(OpenELMPreTrainedModel):
 
         rotary = self._rotary(position_ids)
         for layer in self.layers:
-            x = layer(x, rotary, mask, past_key_values)
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(x), past_key_values=past_key_values if use_cache else None)
+            x = layer(x, rotary, mask, cache)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(x), **{CACHE: cache if use_cache else None})
 
 
 class OpenELMForCausalLM(OpenELMPreTrainedModel, GenerationMixin):
@@ -200,6 +205,7 @@ class OpenELMForCausalLM(OpenELMPreTrainedModel, GenerationMixin):
         input_ids=None,
         attention_mask=None,
         position_ids=None,
+        cache=None,
         past_key_values=None,
         inputs_embeds=None,
         labels=None,
@@ -211,7 +217,7 @@ class OpenELMForCausalLM(OpenELMPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
         )
@@ -222,4 +228,4 @@ class OpenELMForCausalLM(OpenELMPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: outputs[CACHE] if CACHE in outputs else None})
