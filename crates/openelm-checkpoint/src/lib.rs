@@ -34,6 +34,9 @@ pub use names::{corenet_module_order, corenet_name, hf_name, moment_name};
 pub use save::Draft;
 pub use weights::{WeightKind, Weights};
 
+/// What weights are weights of: in the interface of this crate, so that whoever reads weights needs no other.
+pub use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo};
+
 /// The weights in a checkpoint.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The optimizer state in a checkpoint.

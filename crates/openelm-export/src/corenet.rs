@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use openelm_checkpoint::{Checkpoint, Weights, corenet_module_order, moment_name};
+use openelm_checkpoint::{Checkpoint, ModelError, OpenElm, ParameterInfo, Weights, corenet_module_order, moment_name};
 use openelm_formats::{DType, PickleValue, StoredTensor, write_torch};
-use openelm_model::{ModelError, OpenElm, ParameterInfo};
 
 use crate::error::ExportError;
 use crate::place::new_file;

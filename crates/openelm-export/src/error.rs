@@ -3,9 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use openelm_checkpoint::CheckpointError;
+use openelm_checkpoint::{CheckpointError, ModelError};
 use openelm_formats::FormatError;
-use openelm_model::ModelError;
 use openelm_tokenizer::TokenizerError;
 use thiserror::Error;
 

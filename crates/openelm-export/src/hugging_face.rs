@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use openelm_checkpoint::{Weights, hf_name, to_hf_config};
+use openelm_checkpoint::{ModelConfig, OpenElm, ParameterInfo, Weights, hf_name, to_hf_config};
 use openelm_formats::{TensorInfo, encode_f32, write_sharded};
-use openelm_model::{ModelConfig, OpenElm, ParameterInfo};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 
@@ -113,7 +112,7 @@ fn write_weights(
     let metadata = std::iter::once(("format".to_owned(), "pt".to_owned())).collect();
     write_sharded(folder, &infos, max_shard_bytes, &metadata, |info| -> Result<Vec<u8>, ExportError> {
         let Some((full, count)) = pairs.get(&info.name) else {
-            return Err(ExportError::Model(openelm_model::ModelError::Missing { name: info.name.clone() }));
+            return Err(ExportError::Model(openelm_checkpoint::ModelError::Missing { name: info.name.clone() }));
         };
         let values = weights.values(full)?;
         // Rows that are left out stand at the end.

@@ -6,9 +6,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use openelm_checkpoint::{Weights, hf_name, to_hf_config};
+use openelm_checkpoint::{ModelError, OpenElm, ParameterInfo, Weights, hf_name, to_hf_config};
 use openelm_formats::{AffineLayout, AffineTensor, DType, FormatError, TensorInfo, encode_f32, write_sharded};
-use openelm_model::{ModelError, OpenElm, ParameterInfo};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 

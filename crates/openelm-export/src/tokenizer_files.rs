@@ -1,6 +1,6 @@
 //! The tokenizer's files in a folder of Hugging Face's layout.
 
-use openelm_model::ModelConfig;
+use openelm_checkpoint::ModelConfig;
 use openelm_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 

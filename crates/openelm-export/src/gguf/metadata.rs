@@ -1,8 +1,8 @@
 //! The metadata of a GGUF file: keys, types and order are those of llama.cpp's converter, or of its quantiser, which moves its two
 //! keys to the end.
 
+use openelm_checkpoint::ModelConfig;
 use openelm_formats::{GgufArray, GgufValue};
-use openelm_model::ModelConfig;
 use openelm_tokenizer::{PieceKind, Tokenizer};
 
 use crate::error::ExportError;

@@ -10,9 +10,8 @@ mod tensors;
 
 use std::path::Path;
 
-use openelm_checkpoint::Weights;
+use openelm_checkpoint::{ModelConfig, OpenElm, ParameterInfo, Weights};
 use openelm_formats::{DType, GgufWriter, TensorInfo};
-use openelm_model::{ModelConfig, OpenElm, ParameterInfo};
 use openelm_tokenizer::Tokenizer;
 
 pub use recipe::GgufType;

@@ -1,7 +1,6 @@
 //! The tensors of a GGUF file in the order in which llama.cpp writes them, and the parameters they are made of.
 
-use openelm_checkpoint::{GGUF_LAYER_NAMES, hf_name};
-use openelm_model::{ModelError, ParameterInfo};
+use openelm_checkpoint::{GGUF_LAYER_NAMES, ModelError, ParameterInfo, hf_name};
 
 use crate::error::ExportError;
 use crate::gguf::recipe::GgufType;
