@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm_formats::{Safetensors, TensorSource};
+use openelm_formats::{DType, Safetensors, TensorSource, encode_f32};
 
 use crate::error::CheckpointError;
 use crate::manifest::{FileRecord, Manifest};
@@ -69,6 +69,16 @@ impl OptimizerState {
     /// # Errors
     /// When there is no such tensor, or the file breaks.
     pub fn values(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        Ok(self.0.f32(name)?)
+        let values = self.0.f32(name)?;
+        self.0.release(name);
+        Ok(values)
+    }
+
+    /// The bytes of the tensor `name`: f32, row by row, little endian.
+    ///
+    /// # Errors
+    /// As for `values`.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>, CheckpointError> {
+        Ok(encode_f32(&self.values(name)?, DType::F32)?)
     }
 }

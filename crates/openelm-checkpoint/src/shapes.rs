@@ -47,6 +47,9 @@ pub(crate) fn config_of_shapes(path: &Path, infos: &[TensorInfo]) -> Result<Mode
         if head_dim == 0 || kv_dim == 0 || width == 0 || model_dim == 0 {
             return Err(fault(format!("layer {layer} has a tensor without elements")));
         }
+        if query_dim < kv_dim {
+            return Err(fault(format!("layer {layer} has {kv_dim} channels of keys, but only {query_dim} of queries")));
+        }
         groups = query_dim / kv_dim;
         divisor = gcd(divisor, width);
         gated = first == 2 * width;
@@ -112,6 +115,9 @@ mod tests {
         let mut infos = infos(&preset("OpenELM-tiny").unwrap());
         infos[3].shape[0] += 1;
         assert!(config_of_shapes(Path::new("x"), &infos).unwrap_err().to_string().contains("no OpenELM"));
+        let mut few = infos.clone();
+        few.iter_mut().find(|info| info.name == "layers.0.attn.out_proj.weight").unwrap().shape[1] = 8;
+        assert!(config_of_shapes(Path::new("x"), &few).unwrap_err().to_string().contains("only 8 of queries"));
         infos.remove(0);
         assert!(config_of_shapes(Path::new("x"), &infos).unwrap_err().to_string().contains("token_embeddings"));
     }

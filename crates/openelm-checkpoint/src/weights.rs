@@ -7,14 +7,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use openelm_formats::{Safetensors, TensorSource, TorchFile};
+use openelm_formats::{DType, Safetensors, TensorSource, TorchFile, encode_f32};
 use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo};
 
+use crate::chat_template::chat_template_of;
 use crate::checkpoint::Checkpoint;
 use crate::error::CheckpointError;
 use crate::folder::{is_run, newest_path, tokenizer_of};
+use crate::gguf_tokenizer::sentencepiece_of;
+use crate::gguf_weights::GgufWeights;
 use crate::hf_config::from_hf_config;
 use crate::manifest::MANIFEST_FILE;
+use crate::mlx_weights::{MlxWeights, quantisation_of};
 use crate::names::corenet_name;
 use crate::shapes::config_of_shapes;
 
@@ -23,8 +27,12 @@ use crate::shapes::config_of_shapes;
 pub enum WeightKind {
     /// A checkpoint of a run of ours.
     Checkpoint,
-    /// A folder in Hugging Face's layout.
+    /// A folder in Hugging Face's layout, which is also mlx-lm's for plain weights.
     HuggingFace,
+    /// A folder of mlx-lm's with quantised weights.
+    Mlx,
+    /// A GGUF file of llama.cpp's.
+    Gguf,
     /// A `.pt` file of CoreNet's: weights, or a training checkpoint.
     Torch,
 }
@@ -38,10 +46,12 @@ pub struct Weights {
     /// CoreNet's name to the file's.
     names: BTreeMap<String, String>,
     tokenizer: Option<PathBuf>,
+    tokenizer_model: Option<Vec<u8>>,
+    chat_template: Option<String>,
 }
 
 impl Weights {
-    /// Opens a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder or a `.pt` file.
+    /// Opens a run folder (its newest checkpoint), a checkpoint, a Hugging Face or MLX folder, a GGUF or a `.pt` file.
     ///
     /// # Errors
     /// When none of these lies at `path`, or it is damaged.
@@ -66,12 +76,21 @@ impl Weights {
         if path.is_dir() {
             let config = path.join("config.json");
             if !config.is_file() {
-                let hint = "give a run folder, a checkpoint, a Hugging Face folder (with config.json) or a CoreNet .pt file";
+                let hint = "give a run folder, a checkpoint, a Hugging Face or MLX folder (with config.json), a GGUF or a CoreNet .pt file";
                 return Err(no_weights("the folder holds no weights that this program knows", hint));
             }
-            let config = from_hf_config(&config)?;
+            let (config, layout) = (from_hf_config(&config)?, quantisation_of(&config, &json_of(&config)?)?);
             let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| path.join(name).is_file()).then(|| path.to_owned());
-            return Self::new(path, WeightKind::HuggingFace, Some(config), Box::new(Safetensors::open(path)?), tokenizer);
+            let source = Safetensors::open(path)?;
+            let (kind, source): (_, Box<dyn TensorSource>) = match layout {
+                Some(layout) => (WeightKind::Mlx, Box::new(MlxWeights::new(source, layout)?)),
+                None => (WeightKind::HuggingFace, Box::new(source)),
+            };
+            let weights = Self::new(path, kind, Some(config), source, tokenizer)?;
+            return Ok(Self { chat_template: chat_template_of(path)?, ..weights });
+        }
+        if path.extension().is_some_and(|extension| extension == "gguf") {
+            return Self::of_gguf(path);
         }
         if path.extension().is_some_and(|extension| extension == "pt" || extension == "pth" || extension == "bin") {
             return Self::new(path, WeightKind::Torch, None, Box::new(TorchFile::open(path)?.state_dict()?), None);
@@ -79,7 +98,16 @@ impl Weights {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
             return Self::new(path, WeightKind::HuggingFace, None, Box::new(Safetensors::open(path)?), None);
         }
-        Err(no_weights("the file is of no kind that this program knows", "give a folder, a .safetensors or a CoreNet .pt file"))
+        Err(no_weights("the file is of no kind that this program knows", "give a folder, a .gguf, a .safetensors or a CoreNet .pt file"))
+    }
+
+    fn of_gguf(path: &Path) -> Result<Self, CheckpointError> {
+        let source = GgufWeights::open(path)?;
+        let config = source.config()?;
+        let tokenizer_model = sentencepiece_of(source.file());
+        let template = source.file().get("tokenizer.chat_template").and_then(|value| value.as_str().map(str::to_owned));
+        let weights = Self::new(path, WeightKind::Gguf, Some(config), Box::new(source), None)?;
+        Ok(Self { tokenizer_model, chat_template: template, ..weights })
     }
 
     fn of_checkpoint(path: &Path) -> Result<Self, CheckpointError> {
@@ -87,7 +115,9 @@ impl Weights {
         let run = path.parent().and_then(Path::parent);
         let tokenizer = run.map(tokenizer_of).filter(|folder| folder.is_dir());
         let config = checkpoint.manifest().model.clone();
-        Self::new(path, WeightKind::Checkpoint, Some(config), Box::new(checkpoint.weights()?), tokenizer)
+        let template = tokenizer.as_deref().map(chat_template_of).transpose()?.flatten();
+        let weights = Self::new(path, WeightKind::Checkpoint, Some(config), Box::new(checkpoint.weights()?), tokenizer)?;
+        Ok(Self { chat_template: template, ..weights })
     }
 
     fn new(
@@ -106,7 +136,7 @@ impl Weights {
         if config.share_input_output_layers {
             names.remove("classifier.weight");
         }
-        let weights = Self { path: path.to_owned(), kind, config, source, names, tokenizer };
+        let weights = Self { path: path.to_owned(), kind, config, source, names, tokenizer, tokenizer_model: None, chat_template: None };
         weights.check(&weights.config)?;
         Ok(weights)
     }
@@ -149,16 +179,45 @@ impl Weights {
         self.tokenizer.as_deref()
     }
 
+    /// The SentencePiece model that a GGUF file holds, as the bytes of a `tokenizer.model`.
+    pub fn tokenizer_model(&self) -> Option<&[u8]> {
+        self.tokenizer_model.as_deref()
+    }
+
+    /// The chat template that belongs to the weights, if there is one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
     /// The values of a parameter.
     ///
     /// # Errors
     /// When the file has no such tensor or breaks.
     pub fn values(&self, info: &ParameterInfo) -> Result<Vec<f32>, CheckpointError> {
-        let name = self
-            .names
-            .get(&info.name)
-            .ok_or_else(|| CheckpointError::Model { path: self.path.clone(), source: ModelError::Missing { name: info.name.clone() } })?;
-        Ok(self.source.f32(name)?)
+        let name = self.file_name(info)?;
+        let values = self.source.f32(name)?;
+        // Read once for each use of a model: the pages need not stay.
+        self.source.release(name);
+        Ok(values)
+    }
+
+    /// The stored bytes of a parameter as `dtype`: as they are where the file has this type, else rounded from its values.
+    ///
+    /// # Errors
+    /// When the file has no such tensor or breaks, or its rows fill no whole blocks of `dtype`.
+    pub fn bytes(&self, info: &ParameterInfo, dtype: DType) -> Result<Vec<u8>, CheckpointError> {
+        let name = self.file_name(info)?;
+        if self.source.info(name).is_none_or(|stored| stored.dtype != dtype) {
+            return Ok(encode_f32(&self.values(info)?, dtype)?);
+        }
+        let bytes = self.source.bytes(name)?.into_owned();
+        self.source.release(name);
+        Ok(bytes)
+    }
+
+    fn file_name(&self, info: &ParameterInfo) -> Result<&str, CheckpointError> {
+        let missing = || CheckpointError::Model { path: self.path.clone(), source: ModelError::Missing { name: info.name.clone() } };
+        Ok(self.names.get(&info.name).ok_or_else(missing)?)
     }
 
     /// The model with these weights.
@@ -177,6 +236,16 @@ impl Weights {
         self.check(config)?;
         OpenElm::build(config, device, |info| self.values(info))
     }
+}
+
+/// A JSON file that a strict reader has read already.
+fn json_of(path: &Path) -> Result<serde_json::Value, CheckpointError> {
+    let text = std::fs::read(path).map_err(|source| CheckpointError::io(path, "reading it", source))?;
+    serde_json::from_slice(&text).map_err(|error| CheckpointError::Config {
+        path: path.to_owned(),
+        reason: error.to_string(),
+        hint: "the file must be JSON; fetch it again".into(),
+    })
 }
 
 impl std::fmt::Debug for Weights {

@@ -27,8 +27,10 @@ pub enum Command {
     /// Check and convert configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Make inference weights of a checkpoint.
+    /// Write weights in another format.
     Export(ExportArguments),
+    /// Make a run of a CoreNet training checkpoint, to be continued with `openelm train --resume`.
+    Import(ImportArguments),
     /// Continue a text.
     Generate(GenerateArguments),
     /// Measure speed.
@@ -53,7 +55,7 @@ pub struct TrainArguments {
     /// Folder of the run. Default: runs/NAME, after the configuration's name.
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Begin from these weights: a checkpoint, a Hugging Face folder or a CoreNet .pt file.
+    /// Begin from these weights: a checkpoint, a Hugging Face or MLX folder, a GGUF or a CoreNet .pt file.
     #[arg(long, conflicts_with = "resume")]
     pub init: Option<PathBuf>,
     /// Continue from the newest checkpoint in the run folder.
@@ -216,6 +218,37 @@ pub enum ConfigCommand {
 pub enum Format {
     /// A Hugging Face folder.
     Hf,
+    /// A GGUF file for llama.cpp.
+    Gguf,
+    /// A folder for mlx-lm.
+    Mlx,
+    /// CoreNet's .pt file.
+    Corenet,
+}
+
+/// Quantised types; names as in llama.cpp, and bits for MLX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quantize {
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_0")]
+    Q4_0,
+    #[value(name = "q5_0")]
+    Q5_0,
+    #[value(name = "q4_k_s")]
+    Q4KS,
+    #[value(name = "q4_k_m", alias = "q4_k")]
+    Q4KM,
+    #[value(name = "q5_k_s")]
+    Q5KS,
+    #[value(name = "q5_k_m", alias = "q5_k")]
+    Q5KM,
+    #[value(name = "q6_k")]
+    Q6K,
+    #[value(name = "4bit")]
+    Bits4,
+    #[value(name = "8bit")]
+    Bits8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -233,16 +266,25 @@ pub enum ComputeDtype {
 
 #[derive(Debug, Args)]
 pub struct ExportArguments {
-    /// Run folder, checkpoint, Hugging Face folder or CoreNet .pt file.
+    /// Run folder, checkpoint, Hugging Face or MLX folder, GGUF or CoreNet .pt file.
     pub weights: PathBuf,
     #[arg(long, value_enum)]
     pub format: Format,
-    /// New folder to write.
+    /// New folder (hf, mlx) or file (gguf, corenet) to write.
     #[arg(long)]
     pub out: PathBuf,
-    /// Type of the written weights.
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: StoredDtype,
+    /// Type of the written weights. Default: f32; bf16 for a model as large as OpenELM-3B.
+    #[arg(long, value_enum)]
+    pub dtype: Option<StoredDtype>,
+    /// Quantise: a type of llama.cpp's for gguf, 4bit or 8bit for mlx.
+    #[arg(long, value_enum)]
+    pub quantize: Option<Quantize>,
+    /// corenet: write a training checkpoint, with the optimizer state of the run, instead of weights alone.
+    #[arg(long)]
+    pub training: bool,
+    /// Name of the model in the file or on the card. Default: that of the folder that holds the weights.
+    #[arg(long)]
+    pub name: Option<String>,
     /// Tokenizer to write beside them. Default: the one that lies with the weights.
     #[arg(long)]
     pub tokenizer: Option<PathBuf>,
@@ -252,8 +294,22 @@ pub struct ExportArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// CoreNet's training_checkpoint_*.pt.
+    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// Folder of the new run.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Begin the data anew instead of passing over what the run has read.
+    #[arg(long)]
+    pub restart_data: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct GenerateArguments {
-    /// Run folder, checkpoint, Hugging Face folder or CoreNet .pt file.
+    /// Run folder, checkpoint, Hugging Face or MLX folder, GGUF or CoreNet .pt file.
     pub weights: PathBuf,
     /// Text to continue; standard input when left out.
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! The model card: what the weights are, in words.
 
-use openelm_model::ModelConfig;
+use openelm_checkpoint::ModelConfig;
 
 /// What is known of the run that made the weights.
 #[derive(Clone, Debug, Default)]

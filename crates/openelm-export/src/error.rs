@@ -3,9 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use openelm_checkpoint::CheckpointError;
+use openelm_checkpoint::{CheckpointError, ModelError};
 use openelm_formats::FormatError;
-use openelm_model::ModelError;
 use openelm_tokenizer::TokenizerError;
 use thiserror::Error;
 
@@ -23,6 +22,12 @@ pub enum ExportError {
     Io { path: PathBuf, action: &'static str, source: io::Error },
     #[error("{path}: the folder is not empty\nhint: choose an empty or a new folder with --out", path = path.display())]
     NotEmpty { path: PathBuf },
+    #[error("{path}: the file exists\nhint: choose another name with --out, or remove it", path = path.display())]
+    Exists { path: PathBuf },
+    #[error("llama.cpp cannot load this model: {reason}\nhint: {hint}")]
+    LlamaCpp { reason: &'static str, hint: &'static str },
+    #[error("CoreNet cannot continue this run: {reason}\nhint: {hint}")]
+    CoreNet { reason: String, hint: &'static str },
     #[error(
         "the tokenizer has {tokens} tokens, the model's vocabulary only {rows} rows\nhint: use the tokenizer that the model was trained with (--tokenizer)"
     )]

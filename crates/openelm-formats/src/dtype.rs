@@ -22,6 +22,7 @@ pub enum DType {
     Bool,
     Q4_0,
     Q5_0,
+    Q5_1,
     Q8_0,
     Q4_K,
     Q5_K,
@@ -47,7 +48,7 @@ impl DType {
     ];
 
     /// The types that store blocks.
-    pub const QUANTISED: [Self; 6] = [Self::Q4_0, Self::Q5_0, Self::Q8_0, Self::Q4_K, Self::Q5_K, Self::Q6_K];
+    pub const QUANTISED: [Self; 7] = [Self::Q4_0, Self::Q5_0, Self::Q5_1, Self::Q8_0, Self::Q4_K, Self::Q5_K, Self::Q6_K];
 
     /// Name, elements of a block, bytes of a block.
     const fn layout(self) -> (&'static str, usize, usize) {
@@ -69,6 +70,8 @@ impl DType {
             Self::Q4_0 => ("Q4_0", 32, 2 + 16),
             Self::Q5_0 => ("Q5_0", 32, 2 + 4 + 16),
             Self::Q8_0 => ("Q8_0", 32, 2 + 32),
+            // A scale and a minimum of 2 bytes each, then 5 bits an element.
+            Self::Q5_1 => ("Q5_1", 32, 4 + 4 + 16),
             // Two scales of 2 bytes, 12 bytes of scales and minima of 6 bits each, then 4 or 5 bits an element.
             Self::Q4_K => ("Q4_K", 256, 4 + 12 + 128),
             Self::Q5_K => ("Q5_K", 256, 4 + 12 + 32 + 128),

@@ -30,5 +30,5 @@ mod word_cache;
 pub use crate::decoder::Decoder;
 pub use crate::error::TokenizerError;
 pub use crate::model_file::PieceKind;
-pub use crate::tokenizer::Tokenizer;
+pub use crate::tokenizer::{PieceRules, Tokenizer};
 pub use crate::train::{BpeTraining, TrainError, train};

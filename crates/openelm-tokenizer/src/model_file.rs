@@ -37,7 +37,8 @@ impl PieceKind {
         })
     }
 
-    pub(crate) fn number(self) -> i64 {
+    /// SentencePiece's number of it.
+    pub fn number(self) -> i64 {
         match self {
             Self::Normal => 1,
             Self::Unknown => 2,

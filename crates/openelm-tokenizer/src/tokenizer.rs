@@ -95,6 +95,19 @@ pub(crate) enum Source {
     Json(Vec<u8>),
 }
 
+/// What another program must know to encode by pieces and scores as this tokenizer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceRules {
+    /// Pieces are merged by score; otherwise a unigram model.
+    pub bpe: bool,
+    /// A space is put before a text.
+    pub space_prefix: bool,
+    /// Runs of spaces become one, and those at both ends go.
+    pub collapses_spaces: bool,
+    /// Characters are replaced before the text is cut.
+    pub replaces_characters: bool,
+}
+
 impl Tokenizer {
     /// Loads `tokenizer.model` or `tokenizer.json`, or the one in a folder; of both, the model.
     pub fn load(path: &Path) -> Result<Self, TokenizerError> {
@@ -272,6 +285,25 @@ impl Tokenizer {
     /// What a token is for.
     pub fn kind(&self, id: u32) -> Option<PieceKind> {
         self.parts.vocabulary.kind(id)
+    }
+
+    /// How pieces are put together; `None` for a tokenizer that is no SentencePiece model and none of LLaMA's kind.
+    pub fn piece_rules(&self) -> Option<PieceRules> {
+        match (&self.parts.source, &self.parts.encoding) {
+            (Source::Model { model, .. }, _) => Some(PieceRules {
+                bpe: model.trainer.algorithm == Algorithm::Bpe,
+                space_prefix: model.normalizer.add_dummy_prefix,
+                collapses_spaces: model.normalizer.remove_extra_whitespaces,
+                replaces_characters: !model.normalizer.charsmap.is_empty(),
+            }),
+            (Source::Json(_), Encoding::ListedBpe { prefix, .. }) => Some(PieceRules {
+                bpe: true,
+                space_prefix: *prefix != Prefix::Never,
+                collapses_spaces: false,
+                replaces_characters: false,
+            }),
+            (Source::Json(_), _) => None,
+        }
     }
 
     /// SHA-256, in hexadecimal, of the vocabulary and all settings that the ids of a text depend on.

@@ -10,6 +10,7 @@ mod data_plan;
 mod data_stats;
 mod export;
 mod generate;
+mod import;
 mod params;
 mod tokenizer;
 mod train;
@@ -47,6 +48,7 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Config(ConfigCommand::Convert { config, out }) => configs::convert(&config, out.as_deref()),
         Command::Config(ConfigCommand::Show { config }) => configs::show(&config),
         Command::Export(arguments) => export::export(&arguments),
+        Command::Import(arguments) => import::import(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
         Command::Bench(BenchCommand::Kernels(arguments)) => bench_kernels::kernels(&arguments),
@@ -96,8 +98,11 @@ fn precision(dtype: ComputeDtype) -> Precision {
     }
 }
 
-/// The tokenizer that was named, else the one beside the weights, if there is one.
+/// The tokenizer that was named, else the one in the weights' file or beside it, if there is one.
 fn tokenizer_of(weights: &Weights, named: Option<&Path>) -> Result<Option<Tokenizer>> {
+    if let (None, Some(model)) = (named, weights.tokenizer_model()) {
+        return Ok(Some(Tokenizer::from_model_bytes(model, weights.path())?));
+    }
     Ok(named.or(weights.tokenizer()).map(Tokenizer::load).transpose()?)
 }
 

@@ -147,7 +147,7 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: 
 }
 
 /// Puts the tokenizer into the run folder in one step, so that a crash leaves none or a whole one.
-fn save_tokenizer(tokenizer: &Tokenizer, folder: &RunFolder) -> Result<()> {
+pub(super) fn save_tokenizer(tokenizer: &Tokenizer, folder: &RunFolder) -> Result<()> {
     let place = folder.tokenizer();
     let aside = folder.path().join(".tokenizer");
     if aside.exists() {
@@ -162,7 +162,7 @@ fn refused(path: &Path, action: &str) -> String {
     format!("{}: {action} failed\nhint: check the free space and the permissions of the run folder", path.display())
 }
 
-fn check_vocabulary(tokenizer: &Tokenizer, name: &str, model: &ModelConfig) -> Result<()> {
+pub(super) fn check_vocabulary(tokenizer: &Tokenizer, name: &str, model: &ModelConfig) -> Result<()> {
     let (tokens, rows) = (tokenizer.vocab_size(), model.vocab_size);
     if tokens > rows {
         bail!(

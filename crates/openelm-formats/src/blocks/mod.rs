@@ -8,6 +8,7 @@ mod packed_scales;
 mod q4_0;
 mod q4_k;
 mod q5_0;
+mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
@@ -29,6 +30,7 @@ pub(crate) fn quantise(values: &[f32], dtype: DType) -> Option<Vec<u8>> {
     match dtype {
         DType::Q4_0 => pack(values, q4_0::quantise),
         DType::Q5_0 => pack(values, q5_0::quantise),
+        DType::Q5_1 => pack(values, q5_1::quantise),
         DType::Q8_0 => pack(values, q8_0::quantise),
         DType::Q4_K => pack(values, q4_k::quantise),
         DType::Q5_K => pack(values, q5_k::quantise),
@@ -42,6 +44,7 @@ pub(crate) fn dequantise(bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
     match dtype {
         DType::Q4_0 => Some(unpack(bytes, q4_0::dequantise)),
         DType::Q5_0 => Some(unpack(bytes, q5_0::dequantise)),
+        DType::Q5_1 => Some(unpack(bytes, q5_1::dequantise)),
         DType::Q8_0 => Some(unpack(bytes, q8_0::dequantise)),
         DType::Q4_K => Some(unpack(bytes, q4_k::dequantise)),
         DType::Q5_K => Some(unpack(bytes, q5_k::dequantise)),
@@ -131,6 +134,7 @@ mod tests {
             (DType::Q6_K, 5.0e-4),
             (DType::Q5_K, 1.5e-3),
             (DType::Q5_0, 2.0e-3),
+            (DType::Q5_1, 2.0e-3),
             (DType::Q4_K, 6.0e-3),
             (DType::Q4_0, 8.0e-3),
         ] {

@@ -2,11 +2,12 @@
 
 use crate::dtype::DType;
 
-const TYPES: [(u32, DType); 14] = [
+const TYPES: [(u32, DType); 15] = [
     (0, DType::F32),
     (1, DType::F16),
     (2, DType::Q4_0),
     (6, DType::Q5_0),
+    (7, DType::Q5_1),
     (8, DType::Q8_0),
     (12, DType::Q4_K),
     (13, DType::Q5_K),
@@ -20,7 +21,7 @@ const TYPES: [(u32, DType); 14] = [
 ];
 
 /// Types that exist and are not read here, for messages.
-const OTHERS: [(u32, &str); 5] = [(3, "Q4_1"), (7, "Q5_1"), (9, "Q8_1"), (10, "Q2_K"), (11, "Q3_K")];
+const OTHERS: [(u32, &str); 4] = [(3, "Q4_1"), (9, "Q8_1"), (10, "Q2_K"), (11, "Q3_K")];
 
 pub(super) fn from_code(code: u32) -> Option<DType> {
     TYPES.into_iter().find(|(number, _)| *number == code).map(|(_, dtype)| dtype)
