@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use openelm_formats::{Safetensors, TensorSource, TorchFile};
+use openelm_formats::{DType, Safetensors, TensorSource, TorchFile};
 use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo};
 
 use crate::checkpoint::Checkpoint;
@@ -159,6 +159,18 @@ impl Weights {
             .get(&info.name)
             .ok_or_else(|| CheckpointError::Model { path: self.path.clone(), source: ModelError::Missing { name: info.name.clone() } })?;
         Ok(self.source.f32(name)?)
+    }
+
+    /// How the file stores a parameter.
+    pub fn stored(&self, info: &ParameterInfo) -> Option<DType> {
+        self.names.get(&info.name).and_then(|name| self.source.info(name)).map(|found| found.dtype)
+    }
+
+    /// Says that a parameter is not read again soon, so that its pages may leave the process's memory.
+    pub fn release(&self, info: &ParameterInfo) {
+        if let Some(name) = self.names.get(&info.name) {
+            self.source.release(name);
+        }
     }
 
     /// The model with these weights.

@@ -4,7 +4,7 @@
 //! What must stay true: angles are computed in f32 as CoreNet does (position · 1/constant^(2i/head_dim)), so that far
 //! positions agree as well.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{ModelConfig, ModelError};
 
@@ -60,6 +60,22 @@ impl RotaryTable {
         }
         let rows = |table: &Tensor<2>| table.clone().narrow(0, start, length).reshape([1, length, 1, half]);
         Ok(Rotation { cos: rows(&self.cos), sin: rows(&self.sin) })
+    }
+
+    /// Rows for positions of each row's own: `positions` is [rows, length], row by row.
+    ///
+    /// # Errors
+    /// When the table is shorter than a position.
+    pub fn rotation_at(&self, positions: &[usize], rows: usize) -> Result<Rotation, ModelError> {
+        let [limit, half] = self.cos.dims();
+        if let Some(start) = positions.iter().find(|position| **position >= limit) {
+            return Err(ModelError::TooLong { start: *start, length: 1, limit });
+        }
+        let length = positions.len() / rows.max(1);
+        let values: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
+        let places = Tensor::<1, Int>::from_data(TensorData::new(values, [positions.len()]), &self.cos.device());
+        let of_place = |table: &Tensor<2>| table.clone().select(0, places.clone()).reshape([rows, length, 1, half]);
+        Ok(Rotation { cos: of_place(&self.cos), sin: of_place(&self.sin) })
     }
 }
 

@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for File {
 
 /// A strict section: keys that are read, and keys that are known but may hold anything.
 macro_rules! section {
-    ($name:ident, $expecting:literal, { $($used:ident: $type:ty,)* }, unused { $($unused:ident,)* }) => {
+    ($name:ident, $expecting:literal, { $($used:ident: $type:ty),* $(,)? }, unused { $($unused:ident),* $(,)? }) => {
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields, default, expecting = $expecting)]
         pub(super) struct $name {

@@ -1,0 +1,28 @@
+//! Models combined into one: recipes in mergekit's YAML, the average of a run's last checkpoints, and a search for recipes.
+//!
+//! - [`Recipe`] is what the file says, [`Plan`] what follows from it for the models that lie on disk: every tensor of the result
+//!   with its sources and its parameters, all checked before the first value is read.
+//! - [`METHODS`]: one row, and one file below `methods/`, for each way to merge.
+//! - [`merge_to_folder`] writes a Hugging Face folder tensor by tensor.
+//!
+//! What must stay true: memory is that of a few tensors; a result appears whole or not at all; the same recipe, seed and models
+//! give the same bytes.
+
+mod average;
+mod error;
+mod methods;
+mod models;
+mod plan;
+mod random;
+mod recipe;
+mod setting;
+mod write;
+
+pub use average::average_recipe;
+pub use error::MergeError;
+pub use methods::{METHODS, Method};
+pub use models::Models;
+pub use plan::Plan;
+pub use recipe::{Recipe, Slice, Source, StoredType};
+pub use setting::{Condition, Scalar, Setting, Settings};
+pub use write::{WriteSummary, merge_to_folder};
