@@ -21,6 +21,7 @@ mod rolling;
 mod task;
 mod task_file;
 mod template;
+mod texts;
 
 pub use documents::{Document, read_documents};
 pub use error::EvalError;
@@ -32,4 +33,5 @@ pub use requests::Encoding;
 pub use results::{Report, Row};
 pub use rolling::{Perplexity, rolling, windows};
 pub use task::{Question, Task, TaskOptions};
+pub use texts::read_texts;
 pub use task_file::{Aggregation, Entry, FewShotConfig, Metric, MetricEntry, OutputType, SamplerKind, TaskFile};

@@ -1,7 +1,8 @@
 //! Whole texts: log-likelihood in windows that do not overlap in what they score, perplexity, bits a byte.
 //!
 //! What must stay true: the windows are the harness's (`get_rolling_token_windows` with one token of context): each token is scored
-//! once, the first window is as long as any, the last looks back as far as the length allows.
+//! once, the first window is as long as any, the last looks back as far as the length allows. One beginning token stands before the
+//! text and is not scored.
 
 use openelm_infer::{ContextGroup, TokenScorer};
 
@@ -70,7 +71,7 @@ pub fn rolling(texts: &[String], encoding: &Encoding<'_>, scorer: &dyn TokenScor
     let mut owners = Vec::new();
     let mut total = Perplexity { documents: texts.len(), ..Perplexity::default() };
     for (number, text) in texts.iter().enumerate() {
-        let ids = encoding.ids(text);
+        let ids = encoding.tokenizer.encode_with_special(text);
         total.tokens += ids.len();
         total.bytes += text.len();
         total.words += words(text);

@@ -75,7 +75,8 @@ fn whole_texts_give_the_harnesses_sums() {
     let (sums, total) = rolling(&texts, &encoding, &scorer).unwrap();
     for (found, row) in sums.iter().zip(expected) {
         let expected = row["loglikelihood"].as_f64().unwrap();
-        assert!(((found - expected) / expected).abs() < 1e-3, "{found} and {expected}");
+        // Far below the reference's own 1e-3: one token more or less in a text would pass that.
+        assert!(((found - expected) / expected).abs() < 1e-5, "{found} and {expected}");
     }
     assert!((total.log_likelihood - sums.iter().sum::<f64>()).abs() < 1e-6 && total.bits_per_byte() > 0.0);
 }

@@ -1,8 +1,10 @@
 //! [`TokenScorer`] for a model on a burn device: batches of contexts of similar length; each context is read once and its
-//! continuations behind it, over its keys and values; what all contexts of a call begin with is read once for all of them.
+//! continuations behind it, over its keys and values; what many contexts begin with (few-shot examples) is read once for all of them.
 //!
 //! What must stay true: rows are filled up on the left, behind the shared beginning, and the filling is never looked at; every token
 //! is turned by its own position.
+
+use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use openelm_model::{CausalMask, ModelError, OpenElm, Precision, Projected};
@@ -115,6 +117,31 @@ impl<'a> ModelScorer<'a> {
         Ok(())
     }
 
+    /// Groups in batches of similar length, behind what all of them begin with.
+    fn together(&self, groups: &[ContextGroup], prefixes: &mut [Prefix], scores: &mut [Vec<TokenScore>]) -> Result<(), InferError> {
+        let shared = match common_start(groups, prefixes) {
+            shared if prefixes.len() > 1 && shared >= SHORTEST_SHARED => shared,
+            _ => 0,
+        };
+        let before = match prefixes.first().filter(|_| shared > 0) {
+            Some(first) => Some(self.pass(first.ids[..shared].to_vec(), &Rows { shared: 0, start: 0, pads: &[0] }, None)?.1),
+            None => None,
+        };
+        // Longest first: what does not fit into memory fails at once. Equal lengths keep their order.
+        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.ids.len()));
+        let mut left = &*prefixes;
+        while let Some(first) = left.first() {
+            let longest = first.ids.len() - shared;
+            let room = (self.batch_tokens / longest).min(COPIED * self.batch_tokens / first.ids.len()).max(1);
+            // Rows much shorter than the longest would be filling for the most part.
+            let similar = left.iter().take_while(|prefix| 4 * (prefix.ids.len() - shared) >= 3 * longest).count();
+            let (now, later) = left.split_at(room.min(similar));
+            left = later;
+            self.batch(groups, now, shared, before.as_ref(), scores)?;
+        }
+        Ok(())
+    }
+
     /// One batch: contexts first, then what follows them.
     fn batch(
         &self,
@@ -211,25 +238,8 @@ impl TokenScorer for ModelScorer<'_> {
             }
             prefixes.push(Prefix { group: number, ids, whole });
         }
-        let shared = match common_start(groups) {
-            shared if prefixes.len() > 1 && shared >= SHORTEST_SHARED => shared,
-            _ => 0,
-        };
-        let before = match prefixes.first().filter(|_| shared > 0) {
-            Some(first) => Some(self.pass(first.ids[..shared].to_vec(), &Rows { shared: 0, start: 0, pads: &[0] }, None)?.1),
-            None => None,
-        };
-        // Longest first: what does not fit into memory fails at once. Equal lengths keep their order.
-        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.ids.len()));
-        let mut left = prefixes.as_slice();
-        while let Some(first) = left.first() {
-            let longest = first.ids.len() - shared;
-            let room = (self.batch_tokens / longest).min(COPIED * self.batch_tokens / first.ids.len()).max(1);
-            // Rows much shorter than the longest would be filling for the most part.
-            let similar = left.iter().take_while(|prefix| 4 * (prefix.ids.len() - shared) >= 3 * longest).count();
-            let (now, later) = left.split_at(room.min(similar));
-            left = later;
-            self.batch(groups, now, shared, before.as_ref(), &mut scores)?;
+        for mut prefixes in by_beginning(prefixes) {
+            self.together(groups, &mut prefixes, &mut scores)?;
         }
         Ok(scores)
     }
@@ -242,15 +252,29 @@ fn behind(earlier: &Tensor<4>, new: Tensor<4>) -> Tensor<4> {
     Tensor::cat(vec![earlier.clone().expand([rows, heads, length, width]), new], 2)
 }
 
-/// Tokens that every context begins with; each keeps at least one of its own.
-fn common_start(groups: &[ContextGroup]) -> usize {
-    let Some((first, rest)) = groups.split_first() else { return 0 };
-    let mut shared = first.context.len().saturating_sub(1);
-    for group in rest {
-        let same = first.context.iter().zip(&group.context).take_while(|(a, b)| a == b).count();
-        shared = shared.min(same).min(group.context.len().saturating_sub(1));
+/// The sequences in lots of a common beginning that is worth a pass of its own; the last lot is of those that share none.
+fn by_beginning(prefixes: Vec<Prefix>) -> Vec<Vec<Prefix>> {
+    let mut lots: BTreeMap<Vec<u32>, Vec<Prefix>> = BTreeMap::new();
+    let mut rest = Vec::new();
+    for prefix in prefixes {
+        match prefix.ids.get(..SHORTEST_SHARED) {
+            Some(beginning) => lots.entry(beginning.to_vec()).or_default().push(prefix),
+            None => rest.push(prefix),
+        }
     }
-    shared
+    let (shared, alone): (Vec<_>, Vec<_>) = lots.into_values().partition(|lot| lot.len() > 1);
+    rest.extend(alone.into_iter().flatten());
+    shared.into_iter().chain([rest]).collect()
+}
+
+/// Tokens that every context begins with; each keeps at least one of its own.
+fn common_start(groups: &[ContextGroup], prefixes: &[Prefix]) -> usize {
+    let mut contexts = prefixes.iter().map(|prefix| groups[prefix.group].context.as_slice());
+    let Some(first) = contexts.next() else { return 0 };
+    contexts.fold(first.len().saturating_sub(1), |shared, context| {
+        let same = first.iter().zip(context).take_while(|(a, b)| a == b).count();
+        shared.min(same).min(context.len().saturating_sub(1))
+    })
 }
 
 #[cfg(test)]

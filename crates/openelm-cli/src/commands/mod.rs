@@ -3,8 +3,10 @@
 mod bench;
 mod configs;
 mod data;
+mod evaluate;
 mod export;
 mod generate;
+mod merge;
 mod params;
 mod tokenizer;
 mod train;
@@ -39,6 +41,8 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Config(ConfigCommand::Show { config }) => configs::show(&config),
         Command::Export(arguments) => export::export(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Eval(arguments) => evaluate::eval(&arguments),
+        Command::Merge(arguments) => merge::merge(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
     }
 }
