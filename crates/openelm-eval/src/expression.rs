@@ -212,7 +212,9 @@ impl Expression {
                 other => Err(format!("{} has no field {name:?}", kind(&other))),
             },
             Self::Item(of, item) => match (of.value(document)?, item.value(document)?) {
-                (Value::Object(mut fields), Value::String(name)) => fields.remove(&name).ok_or_else(|| format!("there is no field {name:?}")),
+                (Value::Object(mut fields), Value::String(name)) => {
+                    fields.remove(&name).ok_or_else(|| format!("there is no field {name:?}"))
+                }
                 (Value::Array(items), Value::Number(number)) => {
                     let place = number.as_i64().map(|place| if place < 0 { place + items.len() as i64 } else { place });
                     let item = place.and_then(|place| usize::try_from(place).ok()).and_then(|place| items.get(place));

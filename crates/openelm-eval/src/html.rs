@@ -70,7 +70,13 @@ fn bars(reports: &[Report], keys: &[(&str, &str)]) -> String {
             let (y, width) = (top + number * BAR, row.value.clamp(0.0, 1.0) * WIDTH as f64);
             let colour = COLOURS[number % COLOURS.len()];
             let _ = write!(svg, "<rect x=\"{LABELS}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" fill=\"{colour}\"/>", BAR - 2);
-            let _ = write!(svg, "<text x=\"{:.0}\" y=\"{}\" font-size=\"11\">{:.3}</text>", LABELS as f64 + width + 4.0, y + BAR - 4, row.value);
+            let _ = write!(
+                svg,
+                "<text x=\"{:.0}\" y=\"{}\" font-size=\"11\">{:.3}</text>",
+                LABELS as f64 + width + 4.0,
+                y + BAR - 4,
+                row.value
+            );
         }
     }
     svg + "</svg>"

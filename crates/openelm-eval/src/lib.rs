@@ -33,5 +33,5 @@ pub use requests::Encoding;
 pub use results::{Report, Row};
 pub use rolling::{Perplexity, rolling, windows};
 pub use task::{Question, Task, TaskOptions};
-pub use texts::read_texts;
 pub use task_file::{Aggregation, Entry, FewShotConfig, Metric, MetricEntry, OutputType, SamplerKind, TaskFile};
+pub use texts::read_texts;

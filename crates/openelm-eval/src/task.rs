@@ -143,7 +143,8 @@ fn row_fault(path: &Path, line: usize, reason: String) -> EvalError {
 
 impl Templates {
     fn of(file: &TaskFile) -> Result<Self, EvalError> {
-        let fault = |key: &str, reason: String| EvalError::task(&file.path, key, reason, "docs/evaluation.md shows what templates may hold");
+        let fault =
+            |key: &str, reason: String| EvalError::task(&file.path, key, reason, "docs/evaluation.md shows what templates may hold");
         let entry = |key: &str, entry: &Entry| Rendered::of(entry).map_err(|reason| fault(key, reason));
         let description = file.description.as_deref().map(Template::parse).transpose();
         Ok(Self {
@@ -168,7 +169,9 @@ impl Templates {
         match answer {
             Answer::Number(place) if place < choices.len() => Ok(place),
             Answer::Number(place) => Err(format!("the target is choice {place}, but there are {}", choices.len())),
-            Answer::Text(text) => choices.iter().position(|choice| *choice == text).ok_or_else(|| format!("the target {text:?} is no choice")),
+            Answer::Text(text) => {
+                choices.iter().position(|choice| *choice == text).ok_or_else(|| format!("the target {text:?} is no choice"))
+            }
         }
     }
 
@@ -176,7 +179,9 @@ impl Templates {
     fn example(&self, document: &Map<String, Value>, delimiter: &str) -> Result<String, String> {
         let choices = self.choices(document)?;
         let named = |answer: Answer| match answer {
-            Answer::Number(place) => choices.get(place).cloned().ok_or_else(|| format!("the target is choice {place}, but there are {}", choices.len())),
+            Answer::Number(place) => {
+                choices.get(place).cloned().ok_or_else(|| format!("the target is choice {place}, but there are {}", choices.len()))
+            }
             Answer::Text(text) => Ok(text),
         };
         let text = named(self.text.answer(document)?)?;
@@ -234,7 +239,9 @@ impl Rendered {
             Self::Number(number) => Ok((*number).into()),
             Self::Field(name) => document.get(name).cloned().ok_or_else(|| format!("there is no field {name:?}")),
             Self::Template(template) => template.value(document),
-            Self::List(items) => Ok(Value::Array(items.iter().map(|item| item.text(document).map(Value::String)).collect::<Result<_, _>>()?)),
+            Self::List(items) => {
+                Ok(Value::Array(items.iter().map(|item| item.text(document).map(Value::String)).collect::<Result<_, _>>()?))
+            }
         }
     }
 
@@ -256,5 +263,6 @@ impl Rendered {
 }
 
 fn is_name(text: &str) -> bool {
-    text.chars().all(|letter| letter.is_alphanumeric() || letter == '_') && text.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
+    text.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
+        && text.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
 }

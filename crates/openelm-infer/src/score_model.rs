@@ -164,7 +164,12 @@ impl<'a> ModelScorer<'a> {
             for (continuation, tokens) in group.continuations.iter().enumerate() {
                 let read = if prefix.whole { tokens.len() } else { 1 };
                 let first = tokens.iter().take(read).enumerate();
-                targets.extend(first.map(|(offset, id)| Target { row: after_context + offset, id: *id, group: prefix.group, continuation }));
+                targets.extend(first.map(|(offset, id)| Target {
+                    row: after_context + offset,
+                    id: *id,
+                    group: prefix.group,
+                    continuation,
+                }));
             }
         }
         let rows = Rows { shared, start: shared, pads: &pads };
@@ -353,7 +358,8 @@ mod tests {
         let model = OpenElm::init(&config, 4, &Device::flex()).unwrap();
         let scorer = ModelScorer::new(&model, Precision::F32, 64);
         let long = vec![1; scorer.positions()];
-        let refused = |context: &[u32], continuation: &[u32]| scorer.score(&[group(context.to_vec(), vec![continuation.to_vec()])]).unwrap_err();
+        let refused =
+            |context: &[u32], continuation: &[u32]| scorer.score(&[group(context.to_vec(), vec![continuation.to_vec()])]).unwrap_err();
         assert!(matches!(refused(&[], &[1]), InferError::EmptyPrompt));
         assert!(matches!(refused(&[1], &[]), InferError::EmptyPrompt));
         assert!(matches!(refused(&[1], &[9]), InferError::UnknownToken { id: 9, .. }));

@@ -12,7 +12,8 @@ use crate::setting::Settings;
 /// When the folder is no run, or holds fewer checkpoints.
 pub fn average_recipe(run: &Path, last: usize) -> Result<Recipe, MergeError> {
     let checkpoints = run.join("checkpoints");
-    let entries = std::fs::read_dir(&checkpoints).map_err(|source| MergeError::io(&checkpoints, "listing the run's checkpoints", source))?;
+    let entries =
+        std::fs::read_dir(&checkpoints).map_err(|source| MergeError::io(&checkpoints, "listing the run's checkpoints", source))?;
     let mut found: Vec<(u64, PathBuf)> = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|source| MergeError::io(&checkpoints, "listing the run's checkpoints", source))?;

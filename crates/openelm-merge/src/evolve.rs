@@ -59,7 +59,13 @@ pub struct Evolution {
 ///
 /// # Errors
 /// When the folder holds another search, the file does not fit the models, or measuring fails.
-pub fn evolve(file: &SearchFile, out: &Path, resume: bool, device: &Device, mut hear: impl FnMut(&Generation)) -> Result<Evolution, MergeError> {
+pub fn evolve(
+    file: &SearchFile,
+    out: &Path,
+    resume: bool,
+    device: &Device,
+    mut hear: impl FnMut(&Generation),
+) -> Result<Evolution, MergeError> {
     let genome = Genome::new(file);
     let mut search = CmaEs::new(genome.start(), file.sigma, file.population, file.seed);
     // Everything that can be wrong with models and data shows before the first candidate.

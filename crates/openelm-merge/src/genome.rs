@@ -20,7 +20,8 @@ impl<'a> Genome<'a> {
     pub fn new(file: &'a SearchFile) -> Self {
         let mut genes = Vec::new();
         for (name, range) in &file.search {
-            let known = Method::named(&file.merge_method).and_then(|method| method.parameters.iter().find(|parameter| parameter.name == name));
+            let known =
+                Method::named(&file.merge_method).and_then(|method| method.parameters.iter().find(|parameter| parameter.name == name));
             match known.is_some_and(|parameter| parameter.per_model) {
                 true => genes.extend((0..file.models.len()).map(|model| (name.as_str(), *range, Some(model)))),
                 false => genes.push((name, *range, None)),

@@ -103,7 +103,12 @@ impl Models {
     pub(crate) fn tokenizer(&self, source: Option<&Path>) -> Result<Option<PathBuf>, MergeError> {
         if let Some(source) = source {
             let model = self.number(source).ok_or_else(|| {
-                MergeError::recipe(source, "tokenizer_source", "is none of the recipe's models", "write `base`, or the path of one of the models")
+                MergeError::recipe(
+                    source,
+                    "tokenizer_source",
+                    "is none of the recipe's models",
+                    "write `base`, or the path of one of the models",
+                )
             })?;
             return Ok(self.weights(model).tokenizer().map(Path::to_owned));
         }

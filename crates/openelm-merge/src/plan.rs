@@ -135,7 +135,12 @@ impl Plan {
             each: &tensor.each,
             seed: self.seed,
         };
-        (self.method.merge)(&inputs).map_err(|(reason, hint)| MergeError::Method { name: name.clone(), method: self.method.name, reason, hint })
+        (self.method.merge)(&inputs).map_err(|(reason, hint)| MergeError::Method {
+            name: name.clone(),
+            method: self.method.name,
+            reason,
+            hint,
+        })
     }
 }
 
@@ -237,7 +242,13 @@ fn per_layer(multipliers: &Multipliers, layers: usize) -> Vec<f64> {
     }
 }
 
-fn plan_tensor(recipe: &Recipe, models: &Models, method: &Method, runs: &[Run<'_>], info: ParameterInfo) -> Result<PlannedTensor, MergeError> {
+fn plan_tensor(
+    recipe: &Recipe,
+    models: &Models,
+    method: &Method,
+    runs: &[Run<'_>],
+    info: ParameterInfo,
+) -> Result<PlannedTensor, MergeError> {
     let layer = layer_of(&info.name);
     let part = match layer {
         Some(_) => Part::Layer,
@@ -289,7 +300,8 @@ fn plan_tensor(recipe: &Recipe, models: &Models, method: &Method, runs: &[Run<'_
     let base = run.base.map(|(model, from)| source_info(model, from)).transpose()?;
     let name = hf_name(&info.name);
     let value = |parameter: &Parameter, own: Option<&Settings>| -> Result<(&'static str, f64), MergeError> {
-        let found = own.into_iter().chain([run.settings, &recipe.parameters]).find_map(|settings| settings.get(parameter.name)?.at(&name, t));
+        let found =
+            own.into_iter().chain([run.settings, &recipe.parameters]).find_map(|settings| settings.get(parameter.name)?.at(&name, t));
         Ok((parameter.name, resolve(recipe, parameter, found, &name)?))
     };
     let whole = method.parameters.iter().filter(|parameter| !parameter.per_model).map(|parameter| value(parameter, None));
@@ -305,7 +317,9 @@ fn plan_tensor(recipe: &Recipe, models: &Models, method: &Method, runs: &[Run<'_
 fn resolve(recipe: &Recipe, parameter: &Parameter, found: Option<Scalar>, tensor: &str) -> Result<f64, MergeError> {
     let fault = |reason: String, hint: String| MergeError::recipe(&recipe.path, format!("parameters.{}", parameter.name), reason, hint);
     let Some(found) = found else {
-        return parameter.default.ok_or_else(|| fault(format!("is missing for {tensor}"), format!("give `{}` a value for every tensor", parameter.name)));
+        return parameter
+            .default
+            .ok_or_else(|| fault(format!("is missing for {tensor}"), format!("give `{}` a value for every tensor", parameter.name)));
     };
     match (&parameter.kind, found) {
         (Kind::Number(least, most), Scalar::Number(value)) if (*least..=*most).contains(&value) => Ok(value),

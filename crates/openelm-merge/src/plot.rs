@@ -22,7 +22,9 @@ pub(crate) fn plot(generations: &[Generation]) -> String {
     };
     let (low, high) = (line(0), line(2));
     let band: Vec<String> = low.into_iter().chain(high.into_iter().rev()).collect();
-    let mut svg = format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">");
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">"
+    );
     let _ = write!(svg, "<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>");
     let _ = write!(svg, "<polygon points=\"{}\" fill=\"#bfdbfe\"/>", band.join(" "));
     let _ = write!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"#60a5fa\"/>", line(1).join(" "));

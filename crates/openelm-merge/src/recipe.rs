@@ -137,7 +137,8 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             Recipe::read(&path)
         };
-        let recipe = read("merge_method: linear\nmodels:\n- model: ./a\n  parameters: {weight: 1}\n- model: ../b\ndtype: bfloat16\n").unwrap();
+        let recipe =
+            read("merge_method: linear\nmodels:\n- model: ./a\n  parameters: {weight: 1}\n- model: ../b\ndtype: bfloat16\n").unwrap();
         assert_eq!(recipe.models[0].model, folder.path().join("a"));
         assert_eq!(recipe.models[1].model, folder.path().parent().unwrap().join("b"));
         for (text, reason) in [

@@ -82,7 +82,11 @@ impl TryFrom<Value> for Setting {
             Value::Sequence(items) if items.is_empty() => Err("the list is empty".into()),
             Value::Sequence(items) if items.iter().all(Value::is_number) => {
                 let points: Vec<f64> = items.iter().filter_map(Value::as_f64).collect();
-                if points.iter().all(|point| point.is_finite()) { Ok(Self::Gradient(points)) } else { Err("the list holds a number that is not finite".into()) }
+                if points.iter().all(|point| point.is_finite()) {
+                    Ok(Self::Gradient(points))
+                } else {
+                    Err("the list holds a number that is not finite".into())
+                }
             }
             Value::Sequence(items) => Ok(Self::Conditions(items.into_iter().map(condition).collect::<Result<_, _>>()?)),
             _ => Err("a parameter is a number, true or false, a word, a list of numbers, or a list of {filter, value}".into()),

@@ -124,7 +124,13 @@ pub const METHODS: &[Method] = &[
     },
     Method { name: "slerp", base: true, models: (1, 1), parameters: &[whole("t", None, SHARE)], merge: slerp::merge },
     Method { name: "task_arithmetic", base: true, models: (1, MANY), parameters: weighted!(0.0), merge: task_arithmetic::merge },
-    Method { name: "ties", base: true, models: (1, MANY), parameters: weighted!(1.0, DENSITY, NO_RESCALE, RESCALE_NORM), merge: ties::merge },
+    Method {
+        name: "ties",
+        base: true,
+        models: (1, MANY),
+        parameters: weighted!(1.0, DENSITY, NO_RESCALE, RESCALE_NORM),
+        merge: ties::merge,
+    },
     Method {
         name: "dare_linear",
         base: true,
@@ -132,7 +138,13 @@ pub const METHODS: &[Method] = &[
         parameters: weighted!(0.0, DENSITY, RESCALE, RESCALE_NORM),
         merge: dare::linear,
     },
-    Method { name: "dare_ties", base: true, models: (1, MANY), parameters: weighted!(0.0, DENSITY, RESCALE, RESCALE_NORM), merge: dare::ties },
+    Method {
+        name: "dare_ties",
+        base: true,
+        models: (1, MANY),
+        parameters: weighted!(0.0, DENSITY, RESCALE, RESCALE_NORM),
+        merge: dare::ties,
+    },
     Method {
         name: "breadcrumbs",
         base: true,
@@ -186,7 +198,8 @@ pub(crate) mod tests {
     pub fn run(method: &str, base: &[f32], tensors: &[&[f32]], given: &[(&'static str, f64)]) -> Vec<f32> {
         let method = Method::named(method).unwrap();
         let values = |per_model| {
-            let of = |p: &Parameter| given.iter().find(|(name, _)| *name == p.name).map_or(p.default.unwrap_or(f64::NAN), |(_, value)| *value);
+            let of =
+                |p: &Parameter| given.iter().find(|(name, _)| *name == p.name).map_or(p.default.unwrap_or(f64::NAN), |(_, value)| *value);
             Values(method.parameters.iter().filter(|p| p.per_model == per_model).map(|p| (p.name, of(p))).collect())
         };
         let each = vec![values(true); tensors.len()];
