@@ -220,6 +220,18 @@ impl Weights {
         Ok(self.names.get(&info.name).ok_or_else(missing)?)
     }
 
+    /// How the file stores a parameter.
+    pub fn stored(&self, info: &ParameterInfo) -> Option<DType> {
+        self.names.get(&info.name).and_then(|name| self.source.info(name)).map(|found| found.dtype)
+    }
+
+    /// Says that a parameter is not read again soon, so that its pages may leave the process's memory.
+    pub fn release(&self, info: &ParameterInfo) {
+        if let Some(name) = self.names.get(&info.name) {
+            self.source.release(name);
+        }
+    }
+
     /// The model with these weights.
     ///
     /// # Errors

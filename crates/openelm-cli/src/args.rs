@@ -33,6 +33,10 @@ pub enum Command {
     Import(ImportArguments),
     /// Continue a text.
     Generate(GenerateArguments),
+    /// Score tasks and texts.
+    Eval(EvalArguments),
+    /// Combine models into one.
+    Merge(MergeArguments),
     /// Measure speed.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -346,6 +350,93 @@ pub struct GenerateArguments {
     /// One JSON object with text, ids and speeds instead of a stream.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArguments {
+    /// Run folder, checkpoint, Hugging Face folder or CoreNet .pt file.
+    pub weights: PathBuf,
+    /// Tasks, suites (zero_shot, openllm, llm360) or task files, with commas between.
+    #[arg(long, value_delimiter = ',')]
+    pub tasks: Vec<String>,
+    /// Folder with the tasks' documents.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Examples before each question. Default: the suite's, else the task's own.
+    #[arg(long)]
+    pub shots: Option<usize>,
+    /// Documents of each task, or of the shards, at most.
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Shards of text for perplexity and bits a byte.
+    #[arg(long, num_args = 1.., value_name = "SHARDS")]
+    pub perplexity: Vec<PathBuf>,
+    /// The key or column of the shards that holds the text.
+    #[arg(long, default_value = "text")]
+    pub text_key: String,
+    /// Folder for results.json and report.html.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// results.json of another model, to stand on the same page; may be repeated.
+    #[arg(long, value_name = "RESULTS")]
+    pub compare: Vec<PathBuf>,
+    /// Positions of a request at most; what is longer loses its beginning. Default: the model's context.
+    #[arg(long)]
+    pub max_length: Option<usize>,
+    /// No beginning-of-sequence token before the texts.
+    #[arg(long)]
+    pub no_bos: bool,
+    /// Tokens that go through the model at a time.
+    #[arg(long, default_value_t = 2048)]
+    pub batch_tokens: usize,
+    /// Tokenizer. Default: the one that lies with the weights.
+    #[arg(long)]
+    pub tokenizer: Option<PathBuf>,
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: ComputeDtype,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct MergeArguments {
+    /// Merge recipe, in mergekit's YAML.
+    #[arg(required = true)]
+    pub recipe: Option<PathBuf>,
+    /// New Hugging Face folder.
+    #[arg(long, required = true)]
+    pub out: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<MergeCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MergeCommand {
+    /// The mean of a run's last checkpoints.
+    Average {
+        /// Run folder.
+        run: PathBuf,
+        /// Checkpoints, counted from the newest.
+        #[arg(long, default_value_t = 5)]
+        last: usize,
+        /// New Hugging Face folder.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Search for the best recipe.
+    Evolve {
+        /// Search file.
+        search: PathBuf,
+        /// Folder of the search: its log, its state and the best recipe with its weights.
+        #[arg(long)]
+        out: PathBuf,
+        /// Go on with the search in that folder.
+        #[arg(long)]
+        resume: bool,
+        #[arg(long, default_value = "flex")]
+        device: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

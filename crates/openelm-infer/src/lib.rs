@@ -7,10 +7,14 @@ mod cache;
 mod error;
 mod generate;
 mod sampler;
+mod score;
+mod score_model;
 mod session;
 
 pub use cache::KvCache;
 pub use error::InferError;
 pub use generate::{Generation, Limits, StopReason, generate};
 pub use sampler::{Sampler, SamplingSettings};
+pub use score::{ContextGroup, TokenScore, TokenScorer, check_groups};
+pub use score_model::ModelScorer;
 pub use session::Session;

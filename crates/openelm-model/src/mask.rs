@@ -39,6 +39,23 @@ impl CausalMask {
         Self(Tensor::from_data(TensorData::new(hidden, [starts.len(), 1, groups * length, length]), &device))
     }
 
+    /// For rows of different lengths behind a start that all of them share: of the keys from `shared` on, row r's first
+    /// `pads[r]` are filling and hidden. Queries begin at `start`. Shaped [rows, 1, groups · queries, keys].
+    pub fn padded(groups: usize, shared: usize, pads: &[usize], start: usize, queries: usize, device: &Device) -> Self {
+        let keys = start + queries;
+        let mut hidden = Vec::with_capacity(pads.len() * groups * queries * keys);
+        for pad in pads {
+            let filling = shared..shared + pad;
+            for _ in 0..groups {
+                for query in 0..queries {
+                    hidden.extend((0..keys).map(|key| key > start + query || filling.contains(&key)));
+                }
+            }
+        }
+        let device = device.clone().without_autodiff();
+        Self(Tensor::from_data(TensorData::new(hidden, [pads.len(), 1, groups * queries, keys]), &device))
+    }
+
     /// The same mask, to be used with tracked tensors.
     pub fn autodiff(self) -> Self {
         Self(self.0.autodiff())

@@ -163,6 +163,14 @@ impl OpenElm {
         self.rotary.of_documents(starts, length)
     }
 
+    /// Rows of the rotary table for positions of each row's own: `positions` is [rows, length], row by row.
+    ///
+    /// # Errors
+    /// When a position reaches past the table.
+    pub fn rotation_at(&self, positions: &[usize], rows: usize) -> Result<Rotation, ModelError> {
+        self.rotary.rotation_at(positions, rows)
+    }
+
     /// Embeddings of `ids` [batch, sequence]: [batch, sequence, model_dim].
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, sequence] = ids.dims();

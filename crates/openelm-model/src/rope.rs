@@ -71,17 +71,26 @@ impl RotaryTable {
     /// ascending positions at which documents begin.
     ///
     /// # Errors
-    /// When the table is shorter than `length`.
+    /// When the table is shorter than a document.
     pub fn of_documents(&self, starts: &[Vec<u32>], length: usize) -> Result<Rotation, ModelError> {
+        let positions: Vec<usize> = starts.iter().flat_map(|row| document_positions(row, length)).collect();
+        self.rotation_at(&positions, starts.len())
+    }
+
+    /// Rows for positions of each row's own: `positions` is [rows, length], row by row.
+    ///
+    /// # Errors
+    /// When the table is shorter than a position.
+    pub fn rotation_at(&self, positions: &[usize], rows: usize) -> Result<Rotation, ModelError> {
         let [limit, half] = self.cos.dims();
-        if length > limit {
-            return Err(ModelError::TooLong { start: 0, length, limit });
+        if let Some(start) = positions.iter().find(|position| **position >= limit) {
+            return Err(ModelError::TooLong { start: *start, length: 1, limit });
         }
-        let positions: Vec<i32> = starts.iter().flat_map(|row| document_positions(row, length)).map(|position| position as i32).collect();
-        let (batch, count) = (starts.len(), positions.len());
-        let positions: Tensor<1, Int> = Tensor::from_data(TensorData::new(positions, [count]), &self.cos.device());
-        let rows = |table: &Tensor<2>| table.clone().select(0, positions.clone()).reshape([batch, length, 1, half]);
-        Ok(Rotation { cos: rows(&self.cos), sin: rows(&self.sin) })
+        let length = positions.len() / rows.max(1);
+        let values: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
+        let places = Tensor::<1, Int>::from_data(TensorData::new(values, [positions.len()]), &self.cos.device());
+        let of_place = |table: &Tensor<2>| table.clone().select(0, places.clone()).reshape([rows, length, 1, half]);
+        Ok(Rotation { cos: of_place(&self.cos), sin: of_place(&self.sin) })
     }
 }
 

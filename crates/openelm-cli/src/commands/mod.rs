@@ -8,9 +8,11 @@ mod data_bench;
 mod data_check;
 mod data_plan;
 mod data_stats;
+mod evaluate;
 mod export;
 mod generate;
 mod import;
+mod merge;
 mod params;
 mod tokenizer;
 mod train;
@@ -50,6 +52,8 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Export(arguments) => export::export(&arguments),
         Command::Import(arguments) => import::import(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Eval(arguments) => evaluate::eval(&arguments),
+        Command::Merge(arguments) => merge::merge(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
         Command::Bench(BenchCommand::Kernels(arguments)) => bench_kernels::kernels(&arguments),
         Command::Bench(BenchCommand::Data(arguments)) => data_bench::run(&arguments),

@@ -1,0 +1,94 @@
+//! `openelm eval`: tasks and perplexity of any weights.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use openelm_checkpoint::Weights;
+use openelm_eval::{Asked, Encoding, Report, Task, TaskOptions, TaskResult, evaluate, find_tasks, html, published, read_texts, rolling};
+use openelm_infer::ModelScorer;
+use openelm_model::open_device;
+
+use super::{precision, tokenizer_of};
+use crate::args::EvalArguments;
+
+/// Runs `openelm eval`.
+pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
+    if arguments.tasks.is_empty() && arguments.perplexity.is_empty() {
+        bail!("nothing is asked for\nhint: name tasks or a suite with --tasks, or shards with --perplexity");
+    }
+    let earlier: Vec<Report> = arguments.compare.iter().map(|path| Report::read(path)).collect::<Result<_, _>>()?;
+    let tasks = load_tasks(arguments)?;
+    let shards: Vec<String> = arguments.perplexity.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let texts = read_texts(&shards, &arguments.text_key, 0, arguments.limit)?;
+    if let Some(out) = &arguments.out {
+        std::fs::create_dir_all(out).with_context(|| format!("{}: making the folder failed\nhint: check the path", out.display()))?;
+    }
+    let device = open_device(&arguments.device)?;
+    let weights = Weights::open(&arguments.weights)?;
+    let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
+        bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
+    };
+    let config = weights.config();
+    let max_length = arguments.max_length.unwrap_or(config.max_context_length);
+    if max_length == 0 || max_length > config.rope_max_length {
+        bail!("--max-length is {max_length}\nhint: give a number from 1 to {}, the positions that the model knows", config.rope_max_length);
+    }
+    let encoding = Encoding { tokenizer: &tokenizer, add_bos: !arguments.no_bos, max_length };
+    let model = weights.model(&device)?;
+    let scorer = ModelScorer::new(&model, precision(arguments.dtype), arguments.batch_tokens);
+    let terminal = std::io::stderr().is_terminal();
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in &tasks {
+        let begin = std::time::Instant::now();
+        let show = |done: usize, all: usize| {
+            if terminal {
+                eprint!("\r\x1b[2K{}: {done} of {all} contexts", task.name);
+            }
+        };
+        results.push(evaluate(task, &encoding, &scorer, show)?);
+        let end = if terminal { "\r\x1b[2K" } else { "" };
+        eprintln!("{end}{}: {} documents in {:.1} s", task.name, task.questions.len(), begin.elapsed().as_secs_f64());
+    }
+    let mut report = Report::new(&arguments.weights.display().to_string(), &results);
+    if !texts.is_empty() {
+        let (_, perplexity) = rolling(&texts, &encoding, &scorer)?;
+        report.add_perplexity("text", &perplexity);
+    }
+    print!("{}", report.table());
+    if let Some(out) = &arguments.out {
+        write(out, &report, &results, earlier)?;
+    }
+    Ok(())
+}
+
+fn load_tasks(arguments: &EvalArguments) -> Result<Vec<Task>> {
+    let mut asked: Vec<Asked> = Vec::new();
+    for name in &arguments.tasks {
+        asked.extend(find_tasks(name)?);
+    }
+    let Some(data) = arguments.data.as_deref() else {
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        bail!("--data is missing\nhint: name the folder with the tasks' documents; docs/evaluation.md says how to make them");
+    };
+    let mut tasks = Vec::new();
+    for Asked { file, shots } in asked {
+        tasks.extend(Task::load(&file, data, TaskOptions { shots: arguments.shots.or(shots), limit: arguments.limit })?);
+    }
+    Ok(tasks)
+}
+
+fn write(out: &Path, report: &Report, results: &[TaskResult], earlier: Vec<Report>) -> Result<()> {
+    let put = |name: &str, text: String| -> Result<PathBuf> {
+        let path = out.join(name);
+        std::fs::write(&path, text).with_context(|| format!("{}: writing failed\nhint: check the free space", path.display()))?;
+        Ok(path)
+    };
+    let json = put("results.json", format!("{:#}\n", report.json(results)))?;
+    let reports: Vec<Report> = std::iter::once(report.clone()).chain(earlier).collect();
+    let page = put("report.html", html(&reports, Some(&published()?)))?;
+    println!("{}\n{}", json.display(), page.display());
+    Ok(())
+}

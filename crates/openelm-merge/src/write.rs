@@ -1,0 +1,136 @@
+//! A merge written as a Hugging Face folder, tensor by tensor.
+//!
+//! What must stay true: everything is written beside the output folder and renamed into place when whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use openelm_checkpoint::{hf_name, to_hf_config};
+use openelm_formats::{DType, TensorInfo, encode_f32, write_sharded};
+use openelm_tokenizer::Tokenizer;
+
+use crate::error::MergeError;
+use crate::models::Models;
+use crate::plan::Plan;
+use crate::recipe::{Recipe, StoredType};
+
+/// Bytes of tensors in one file before another is begun.
+const SHARD_BYTES: u64 = 5_000_000_000;
+/// What a folder may hold beside the weights that goes with them.
+const COMPANIONS: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
+/// The recipe as it was carried out.
+const RECIPE_FILE: &str = "merge.yaml";
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteSummary {
+    pub models: usize,
+    pub tensors: usize,
+    /// Bytes of the weights.
+    pub bytes: u64,
+}
+
+/// Carries out `recipe` into the new folder `out`: weights, config.json, tokenizer and the recipe. `progress` hears of each tensor.
+///
+/// # Errors
+/// When `out` holds something already, the recipe does not fit the models, or reading or writing fails.
+pub fn merge_to_folder(recipe: &Recipe, out: &Path, mut progress: impl FnMut(&str)) -> Result<WriteSummary, MergeError> {
+    if out.is_file() || out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(MergeError::NotEmpty { path: out.to_owned() });
+    }
+    let models = Models::open(&Plan::paths(recipe))?;
+    let plan = Plan::new(recipe, &models)?;
+    let tokenizer = models.tokenizer(tokenizer_source(recipe)?.as_deref())?;
+    let dtype = stored_type(recipe, &models, &plan);
+
+    let absolute = std::path::absolute(out).map_err(|source| MergeError::io(out, "finding the folder", source))?;
+    let parent = absolute.parent().unwrap_or(&absolute);
+    std::fs::create_dir_all(parent).map_err(|source| MergeError::io(parent, "making the folder", source))?;
+    let draft = tempfile::Builder::new()
+        .prefix(".openelm-merge-")
+        .tempdir_in(parent)
+        .map_err(|source| MergeError::io(parent, "making a folder", source))?;
+    let folder = draft.path();
+    // Permissions of an ordinary folder; temporary ones are private.
+    #[cfg(unix)]
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .map_err(|source| MergeError::io(folder, "opening up the folder", source))?;
+
+    let infos: Vec<TensorInfo> =
+        plan.tensors().iter().map(|tensor| TensorInfo::new(hf_name(&tensor.info.name), dtype, tensor.info.shape.clone())).collect();
+    let planned: HashMap<&str, usize> = infos.iter().enumerate().map(|(place, info)| (info.name.as_str(), place)).collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    write_sharded(folder, &infos, SHARD_BYTES, &metadata, |info| -> Result<Vec<u8>, MergeError> {
+        progress(&info.name);
+        let tensor = planned.get(info.name.as_str()).and_then(|place| plan.tensors().get(*place));
+        let tensor = tensor.ok_or_else(|| openelm_model::ModelError::Missing { name: info.name.clone() })?;
+        Ok(encode_f32(&plan.merge(&models, tensor)?, dtype)?)
+    })?;
+    write_companions(recipe, &plan, tokenizer.as_deref(), dtype, folder)?;
+
+    if out.is_dir() {
+        std::fs::remove_dir(out).map_err(|source| MergeError::io(out, "replacing the empty folder", source))?;
+    }
+    std::fs::rename(folder, out).map_err(|source| MergeError::io(out, "renaming the draft", source))?;
+    // The folder has moved; there is nothing left to remove.
+    let _ = draft.keep();
+    let bytes = infos.iter().map(|info| info.byte_len() as u64).sum();
+    Ok(WriteSummary { models: models.len(), tensors: infos.len(), bytes })
+}
+
+fn tokenizer_source(recipe: &Recipe) -> Result<Option<PathBuf>, MergeError> {
+    let fault = |reason: &str, hint: &str| MergeError::recipe(&recipe.path, "tokenizer_source", reason, hint);
+    match recipe.tokenizer_source.as_deref() {
+        None => Ok(None),
+        Some("union") => Err(fault("`union` would need new rows in every model", "write `base`, or the path of one of the models")),
+        Some("base") => match recipe.base_model.clone().or_else(|| Plan::paths(recipe).into_iter().next()) {
+            Some(path) => Ok(Some(path)),
+            None => Err(fault("there is no base model", "name base_model")),
+        },
+        Some(path) => Ok(Some(path.into())),
+    }
+}
+
+fn stored_type(recipe: &Recipe, models: &Models, plan: &Plan) -> DType {
+    match recipe.out_dtype.or(recipe.dtype) {
+        Some(StoredType::Float32) => DType::F32,
+        Some(StoredType::Float16) => DType::F16,
+        Some(StoredType::Bfloat16) => DType::BF16,
+        None => match plan.first_source().and_then(|(model, info)| models.weights(model).stored(info)) {
+            Some(dtype @ (DType::F16 | DType::BF16)) => dtype,
+            _ => DType::F32,
+        },
+    }
+}
+
+fn write_companions(recipe: &Recipe, plan: &Plan, tokenizer: Option<&Path>, dtype: DType, folder: &Path) -> Result<(), MergeError> {
+    let put = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|source| MergeError::io(&path, "writing it", source))
+    };
+    let (mut bos, mut eos) = (None, None);
+    if let Some(source) = tokenizer {
+        let tokenizer = Tokenizer::load(source)?;
+        (bos, eos) = (tokenizer.bos_id(), tokenizer.eos_id());
+        tokenizer.save(folder)?;
+        for name in COMPANIONS {
+            let (from, to) = (source.join(name), folder.join(name));
+            if from.is_file() && !to.exists() {
+                std::fs::copy(&from, &to).map_err(|error| MergeError::io(&from, "copying it", error))?;
+            }
+        }
+    }
+    let torch = match dtype {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        _ => "float32",
+    };
+    put("config.json", format!("{:#}\n", to_hf_config(plan.config(), torch, bos, eos)?))?;
+    put(RECIPE_FILE, recipe_text(recipe)?)
+}
+
+/// The recipe as YAML.
+pub(crate) fn recipe_text(recipe: &Recipe) -> Result<String, MergeError> {
+    serde_yaml_ng::to_string(recipe)
+        .map_err(|error| MergeError::recipe(&recipe.path, "recipe", format!("cannot be written: {error}"), "keep its values plain"))
+}
