@@ -5,7 +5,8 @@
 #     scripts/evolve-demo.sh MODEL CORPORA OUT
 #
 # MODEL: a small OpenELM in Hugging Face's layout, with its tokenizer. CORPORA: a folder with redpajama/{book,github,arxiv}/*.jsonl.
-# OPENELM names the program (default: target/release/openelm), STEPS the updates of each fine-tune.
+# OPENELM names the program (default: target/release/openelm), STEPS the updates of each fine-tune, GENERATIONS and CHARACTERS (of each
+# document) the length of the search.
 set -eu
 model=$(realpath "$1") corpora=$(realpath "$2") out=$3
 openelm=$(realpath "${OPENELM:-target/release/openelm}")
@@ -59,10 +60,13 @@ for name in book github arxiv; do
     [ -d model-$name ] || "$openelm" export runs-$name --format hf --out model-$name
 done
 
+# An export leaves out the embedding's padding rows, so the base must be exported too.
+[ -d model-base ] || "$openelm" export "$model" --format hf --out model-base
+
 cat > search.yaml <<YAML
 # Weights of three task vectors at three depths of the model.
 merge_method: task_arithmetic
-base_model: $model
+base_model: model-base
 models: [model-book, model-github, model-arxiv]
 search:
   weight: {from: -0.2, to: 1.4, start: 0.5}
@@ -73,10 +77,10 @@ generations: ${GENERATIONS:-15}
 sigma: 0.15
 objective:
   files: [book-search.jsonl, github-search.jsonl, arxiv-search.jsonl]
-  characters: 1500
+  characters: ${CHARACTERS:-1500}
 report:
   files: [book-report.jsonl, github-report.jsonl, arxiv-report.jsonl]
-  characters: 1500
+  characters: ${CHARACTERS:-1500}
 YAML
 rm -rf search
 "$openelm" merge evolve search.yaml --out search

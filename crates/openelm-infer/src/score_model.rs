@@ -293,7 +293,7 @@ mod tests {
     fn plain(model: &OpenElm, ids: &[u32]) -> Vec<(f64, bool)> {
         let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let all = Tensor::<2, Int>::from_data(TensorData::new(values, [1, ids.len()]), model.device());
-        let logits: Vec<f32> = model.forward(all, Precision::F32).unwrap().into_data().to_vec().unwrap();
+        let logits: Vec<f32> = model.forward(all, Precision::F32).unwrap().try_into_vec_as().unwrap();
         let width = model.config().vocab_size;
         let of = |(row, id): (&[f32], &u32)| {
             let largest = row.iter().copied().fold(f32::MIN, f32::max);

@@ -145,9 +145,10 @@ impl CmaEs {
                         let (a, b) = (row[p], row[q]);
                         (row[p], row[q]) = (cos * a - sin * b, sin * a + cos * b);
                     }
-                    for column in 0..n {
-                        let (a, b) = (matrix[p][column], matrix[q][column]);
-                        (matrix[p][column], matrix[q][column]) = (cos * a - sin * b, sin * a + cos * b);
+                    let (above, below) = matrix.split_at_mut(q);
+                    for (first, second) in above[p].iter_mut().zip(&mut below[0]) {
+                        let (a, b) = (*first, *second);
+                        (*first, *second) = (cos * a - sin * b, sin * a + cos * b);
                     }
                 }
             }

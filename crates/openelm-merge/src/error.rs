@@ -27,8 +27,8 @@ pub enum MergeError {
     #[error("{path}: {key}: {reason}\nhint: {hint}", path = path.display())]
     Recipe { path: PathBuf, key: String, reason: String, hint: String },
     /// Models that do not fit each other.
-    #[error("{first} and {second} differ in {what}: {left} and {right}\nhint: {hint}", first = first.display(), second = second.display())]
-    Differs { first: PathBuf, second: PathBuf, what: String, left: String, right: String, hint: &'static str },
+    #[error(transparent)]
+    Differs(Box<Difference>),
     /// A weight that is no number.
     #[error("{path}: {name}[{index}] is {value}\nhint: the weights are damaged, or the run that made them diverged; leave this model out", path = path.display())]
     NotFinite { path: PathBuf, name: String, index: usize, value: f32 },
@@ -45,9 +45,25 @@ pub enum MergeError {
     Resume { path: PathBuf, reason: String, hint: &'static str },
 }
 
+/// What two models differ in.
+#[derive(Debug, Error)]
+#[error("{first} and {second} differ in {what}: {left} and {right}\nhint: {hint}", first = first.display(), second = second.display())]
+pub struct Difference {
+    pub first: PathBuf,
+    pub second: PathBuf,
+    pub what: String,
+    pub left: String,
+    pub right: String,
+    pub hint: &'static str,
+}
+
 impl MergeError {
     pub(crate) fn recipe(path: &Path, key: impl Into<String>, reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Recipe { path: path.to_owned(), key: key.into(), reason: reason.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn differs(difference: Difference) -> Self {
+        Self::Differs(Box::new(difference))
     }
 
     pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {

@@ -27,7 +27,7 @@ mod write;
 
 pub use average::average_recipe;
 pub use cma_es::CmaEs;
-pub use error::MergeError;
+pub use error::{Difference, MergeError};
 pub use evolve::{Evolution, Generation, evolve};
 pub use methods::{METHODS, Method};
 pub use models::Models;

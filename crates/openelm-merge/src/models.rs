@@ -8,7 +8,7 @@ use openelm_checkpoint::Weights;
 use openelm_model::{ModelConfig, OpenElm, ParameterInfo};
 use openelm_tokenizer::Tokenizer;
 
-use crate::error::MergeError;
+use crate::error::{Difference, MergeError};
 
 /// Open models, each path once.
 #[derive(Debug)]
@@ -119,14 +119,14 @@ impl Models {
             match &first {
                 None => first = Some((path, tokenizer, folder.to_owned())),
                 Some((known, same, _)) if same.fingerprint() != tokenizer.fingerprint() => {
-                    return Err(MergeError::Differs {
+                    return Err(MergeError::differs(Difference {
                         first: known.to_path_buf(),
                         second: path.clone(),
                         what: "their tokenizers".into(),
                         left: format!("{} tokens ({:.12})", same.vocab_size(), same.fingerprint()),
                         right: format!("{} tokens ({:.12})", tokenizer.vocab_size(), tokenizer.fingerprint()),
                         hint: "an id means another piece of text in each; if that is meant, say which to keep with tokenizer_source: base, or a model's path",
-                    });
+                    }));
                 }
                 Some(_) => {}
             }
@@ -150,13 +150,13 @@ fn same_arithmetic((first, a): &(PathBuf, Weights), (second, b): &(PathBuf, Weig
     ];
     match pairs.into_iter().find(|(_, left, right)| left != right) {
         None => Ok(()),
-        Some((what, left, right)) => Err(MergeError::Differs {
+        Some((what, left, right)) => Err(MergeError::differs(Difference {
             first: first.clone(),
             second: second.clone(),
             what: what.into(),
             left,
             right,
             hint: "only models of one architecture can be merged; export both with the same tokenizer when the vocabulary alone differs",
-        }),
+        })),
     }
 }

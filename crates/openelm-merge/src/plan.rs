@@ -8,7 +8,7 @@ use openelm_checkpoint::hf_name;
 use openelm_model::{ModelConfig, Multipliers, OpenElm, ParameterInfo, spread_multipliers};
 use rayon::prelude::*;
 
-use crate::error::MergeError;
+use crate::error::{Difference, MergeError};
 use crate::methods::{Inputs, Kind, Method, Parameter, Values};
 use crate::models::Models;
 use crate::recipe::{Recipe, Slice, Source};
@@ -285,14 +285,14 @@ fn plan_tensor(
         let shape = found.map(|found| found.shape).unwrap_or_default();
         if shape != info.shape {
             let first = run.sources.first().map_or(0, |(model, ..)| *model);
-            return Err(MergeError::Differs {
+            return Err(MergeError::differs(Difference {
                 first: models.path(first).to_owned(),
                 second: models.path(model).to_owned(),
                 what: format!("the shape of {name}"),
                 left: format!("{:?}", info.shape),
                 right: format!("{shape:?}"),
                 hint: "only layers of one shape can be merged; passthrough takes layers of any shape",
-            });
+            }));
         }
         Ok((model, ParameterInfo { name, shape }))
     };

@@ -35,7 +35,7 @@ pub(crate) fn plot(generations: &[Generation]) -> String {
         }
     }
     let _ = write!(svg, "<text x=\"{MARGIN}\" y=\"{}\">generations 1 to {}</text>", HEIGHT - MARGIN / 3.0, generations.len());
-    let _ = write!(svg, "<text x=\"{MARGIN}\" y=\"24\">value: best so far (dark), median and range of each generation</text></svg>\n");
+    let _ = writeln!(svg, "<text x=\"{MARGIN}\" y=\"24\">value: best so far (dark), median and range of each generation</text></svg>");
     svg
 }
 
