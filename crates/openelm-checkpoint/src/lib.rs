@@ -35,7 +35,8 @@ pub use save::Draft;
 pub use weights::{WeightKind, Weights};
 
 /// What weights are weights of: in the interface of this crate, so that whoever reads weights needs no other.
-pub use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo};
+pub use burn::tensor::Device;
+pub use openelm_model::{ModelConfig, ModelError, Multipliers, OpenElm, ParameterInfo, Precision, spread_multipliers};
 
 /// The weights in a checkpoint.
 pub const WEIGHTS_FILE: &str = "model.safetensors";

@@ -35,3 +35,7 @@ pub use rolling::{Perplexity, rolling, windows};
 pub use task::{Question, Task, TaskOptions};
 pub use task_file::{Aggregation, Entry, FewShotConfig, Metric, MetricEntry, OutputType, SamplerKind, TaskFile};
 pub use texts::read_texts;
+
+// What this crate's interface is made of, for those who build on it alone.
+pub use openelm_infer::{InferError, ModelScorer};
+pub use openelm_tokenizer::{Tokenizer, TokenizerError};

@@ -4,10 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use openelm_checkpoint::CheckpointError;
+use openelm_checkpoint::ModelError;
 use openelm_eval::EvalError;
+use openelm_eval::TokenizerError;
 use openelm_formats::FormatError;
-use openelm_model::ModelError;
-use openelm_tokenizer::TokenizerError;
 use thiserror::Error;
 
 /// Why models could not be merged.

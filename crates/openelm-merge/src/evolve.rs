@@ -13,10 +13,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use openelm_checkpoint::Device;
 use openelm_eval::EvalError;
-use openelm_infer::InferError;
-use openelm_tokenizer::Tokenizer;
+use openelm_eval::InferError;
+use openelm_eval::Tokenizer;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 

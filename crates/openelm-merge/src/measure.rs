@@ -1,10 +1,10 @@
 //! How good a candidate is: texts and tasks, read once, asked of models that exist in memory alone.
 
-use burn::tensor::Device;
+use openelm_checkpoint::Device;
+use openelm_checkpoint::{OpenElm, Precision};
+use openelm_eval::ModelScorer;
+use openelm_eval::Tokenizer;
 use openelm_eval::{Encoding, Task, TaskOptions, evaluate, find_tasks, read_texts, rolling};
-use openelm_infer::ModelScorer;
-use openelm_model::{OpenElm, Precision};
-use openelm_tokenizer::Tokenizer;
 
 use crate::error::MergeError;
 use crate::models::Models;
@@ -53,7 +53,7 @@ impl<'a> Ruler<'a> {
         let plan = Plan::new(recipe, models)?;
         let mut planned = plan.tensors().iter();
         let model = OpenElm::build(plan.config(), device, |info| -> Result<Vec<f32>, MergeError> {
-            let tensor = planned.next().ok_or_else(|| openelm_model::ModelError::Missing { name: info.name.clone() })?;
+            let tensor = planned.next().ok_or_else(|| openelm_checkpoint::ModelError::Missing { name: info.name.clone() })?;
             plan.merge(models, tensor)
         })?;
         let scorer = ModelScorer::new(&model, Precision::F32, BATCH_TOKENS);

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use openelm_checkpoint::Weights;
-use openelm_model::{ModelConfig, OpenElm, ParameterInfo};
-use openelm_tokenizer::Tokenizer;
+use openelm_checkpoint::{ModelConfig, OpenElm, ParameterInfo};
+use openelm_eval::Tokenizer;
 
 use crate::error::{Difference, MergeError};
 

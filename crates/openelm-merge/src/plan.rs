@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use openelm_checkpoint::hf_name;
-use openelm_model::{ModelConfig, Multipliers, OpenElm, ParameterInfo, spread_multipliers};
+use openelm_checkpoint::{ModelConfig, Multipliers, OpenElm, ParameterInfo, spread_multipliers};
 use rayon::prelude::*;
 
 use crate::error::{Difference, MergeError};

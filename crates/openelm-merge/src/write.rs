@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use openelm_checkpoint::{hf_name, to_hf_config};
+use openelm_eval::Tokenizer;
 use openelm_formats::{DType, TensorInfo, encode_f32, write_sharded};
-use openelm_tokenizer::Tokenizer;
 
 use crate::error::MergeError;
 use crate::models::Models;
@@ -63,7 +63,7 @@ pub fn merge_to_folder(recipe: &Recipe, out: &Path, mut progress: impl FnMut(&st
     write_sharded(folder, &infos, SHARD_BYTES, &metadata, |info| -> Result<Vec<u8>, MergeError> {
         progress(&info.name);
         let tensor = planned.get(info.name.as_str()).and_then(|place| plan.tensors().get(*place));
-        let tensor = tensor.ok_or_else(|| openelm_model::ModelError::Missing { name: info.name.clone() })?;
+        let tensor = tensor.ok_or_else(|| openelm_checkpoint::ModelError::Missing { name: info.name.clone() })?;
         Ok(encode_f32(&plan.merge(&models, tensor)?, dtype)?)
     })?;
     write_companions(recipe, &plan, tokenizer.as_deref(), dtype, folder)?;

@@ -296,12 +296,9 @@ impl Tokenizer {
                 collapses_spaces: model.normalizer.remove_extra_whitespaces,
                 replaces_characters: !model.normalizer.charsmap.is_empty(),
             }),
-            (Source::Json(_), Encoding::ListedBpe { prefix, .. }) => Some(PieceRules {
-                bpe: true,
-                space_prefix: *prefix != Prefix::Never,
-                collapses_spaces: false,
-                replaces_characters: false,
-            }),
+            (Source::Json(_), Encoding::ListedBpe { prefix, .. }) => {
+                Some(PieceRules { bpe: true, space_prefix: *prefix != Prefix::Never, collapses_spaces: false, replaces_characters: false })
+            }
             (Source::Json(_), _) => None,
         }
     }
