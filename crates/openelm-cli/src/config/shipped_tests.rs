@@ -29,7 +29,8 @@ fn every_pretraining_file_loads() {
 /// The mixture on its own has the corpora of the pretraining files.
 #[test]
 fn the_mixture_is_that_of_the_runs() {
-    let mixture = RunConfig::load(&Path::new(ROOT).join("configs/data/openelm-mixture.yaml"), &[]).unwrap_or_else(|error| panic!("{error}"));
+    let mixture =
+        RunConfig::load(&Path::new(ROOT).join("configs/data/openelm-mixture.yaml"), &[]).unwrap_or_else(|error| panic!("{error}"));
     let run = pretrain("openelm-270m.yaml");
     assert!(mixture.notes.is_empty());
     assert_eq!(mixture.config.data.corpora, run.config.data.corpora);
