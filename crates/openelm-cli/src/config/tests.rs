@@ -74,7 +74,6 @@ fn what_is_written_reads_back() {
         "data.seed=5",
         "data.document_mask=true",
         "data.on_bad_record=skip",
-        "data.corpora.0.max_epochs=2",
         "data.corpora.0.min_tokens_per_text=9",
         "data.corpora.0.min_characters_per_text=8",
         "validation={every: 9, max_sequences: 0, corpora: [{name: v, files: [/v.jsonl]}]}",
@@ -87,7 +86,8 @@ fn what_is_written_reads_back() {
         "sample={prompt: 'a: \"b\"', top_p: 0.5}",
         "export={format: hf}",
     ];
-    for overrides in [&[][..], &everything[..]] {
+    let mixed = ["data.corpora.0.max_epochs=2", "data.packing=best_fit", "data.cache=/c"];
+    for overrides in [&[][..], &everything[..], &mixed[..]] {
         let config = load(GOOD, overrides).unwrap().config;
         let written = config.to_yaml().unwrap();
         assert_eq!(load(&written, &[]).unwrap().config, config, "{written}");
