@@ -43,8 +43,10 @@ fn exports_read_back() {
     let expected = [
         "README.md",
         "config.json",
+        "configuration_openelm.py",
         "generation_config.json",
         "model.safetensors",
+        "modeling_openelm.py",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer.model",

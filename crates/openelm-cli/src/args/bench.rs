@@ -1,0 +1,73 @@
+//! Arguments of `openelm bench`.
+
+use clap::{Args, Subcommand};
+
+use super::{ComputeDtype, ConfigArguments};
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Time training steps on random tokens.
+    Train(BenchTrainArguments),
+    /// Time every CPU kernel against this machine's measured limits.
+    Kernels(BenchKernelsArguments),
+    /// Time the way from shards to sequences.
+    Data(BenchDataArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchKernelsArguments {
+    /// Tokens that an operation works on.
+    #[arg(long, default_value_t = 512)]
+    pub tokens: usize,
+    /// Only operations whose name holds this.
+    #[arg(long, default_value = "")]
+    pub filter: String,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchDataArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// Background threads; 0: one for each core.
+    #[arg(long, default_value_t = 2)]
+    pub threads: usize,
+    /// Seconds that the whole pipeline is measured.
+    #[arg(long, default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Measure the whole pipeline alone.
+    #[arg(long)]
+    pub no_stages: bool,
+    /// One JSON line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchTrainArguments {
+    /// Size: 270M, 450M, 1_1B, 3B, 25M, 5M or tiny.
+    #[arg(long, default_value = "270M")]
+    pub model: String,
+    #[arg(long, default_value_t = 1)]
+    pub batch: usize,
+    #[arg(long, default_value_t = 512)]
+    pub seq: usize,
+    /// Rows of the embedding.
+    #[arg(long, default_value_t = 32128)]
+    pub vocab: usize,
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: ComputeDtype,
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    /// Recompute activations in the backward pass.
+    #[arg(long)]
+    pub recompute: bool,
+    /// Steps that count, after two that do not.
+    #[arg(long, default_value_t = 6)]
+    pub steps: usize,
+    /// One JSON line.
+    #[arg(long)]
+    pub json: bool,
+}
