@@ -16,7 +16,7 @@ use crate::manifest::{FileRecord, MANIFEST_FILE, Manifest};
 use crate::names::hf_name;
 use crate::{OPTIMIZER_FILE, WEIGHTS_FILE};
 
-/// A checkpoint that is being written. Dropped without [`publish`](Draft::publish), it is removed.
+/// A checkpoint that is being written. Dropped without `publish`, it is removed.
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,

@@ -104,9 +104,9 @@ impl Cursor {
                     self.open = Some(self.enter(mixture)?);
                     continue;
                 }
-                Some(Open::Tokens(_)) => self.from_cache(from, ids)?,
-                Some(Open::Text(..)) => self.from_text(mixture, from, ids)?,
-                Some(Open::Shared(..)) => self.from_shared(mixture, from, ids)?,
+                Some(Open::Tokens(_)) => self.next_cached(from, ids)?,
+                Some(Open::Text(..)) => self.next_read(mixture, from, ids)?,
+                Some(Open::Shared(..)) => self.next_shared(mixture, from, ids)?,
             };
             if let Some((place, part, last)) = drawn {
                 self.found = true;
@@ -141,7 +141,7 @@ impl Cursor {
     }
 
     /// One step through a shard that lanes share. What the others do not pass on is read alone, up to the shard's end.
-    fn from_shared(&mut self, mixture: &Mixture, from: u64, ids: &mut Vec<u32>) -> Result<Option<(CursorState, u64, bool)>, DataError> {
+    fn next_shared(&mut self, mixture: &Mixture, from: u64, ids: &mut Vec<u32>) -> Result<Option<(CursorState, u64, bool)>, DataError> {
         let Some(Open::Shared(shared, writer)) = &mut self.open else { return Ok(None) };
         let (corpus, stride) = (self.corpus, self.share.stride);
         let shard = self.share.shards[self.order[self.state.1 as usize]];
@@ -179,7 +179,7 @@ impl Cursor {
     }
 
     /// One step through a cached shard: a part (its document, number, and whether it is the last), or nothing yet.
-    fn from_cache(&mut self, from: u64, ids: &mut Vec<u32>) -> Result<Option<(CursorState, u64, bool)>, DataError> {
+    fn next_cached(&mut self, from: u64, ids: &mut Vec<u32>) -> Result<Option<(CursorState, u64, bool)>, DataError> {
         let Some(Open::Tokens(reader)) = &mut self.open else { return Ok(None) };
         let (place, part) = self.inside.unwrap_or((self.state, from));
         let number = (place.2 - self.share.first) / self.share.stride.max(1);
@@ -212,7 +212,7 @@ impl Cursor {
     }
 
     /// One step through a shard's text.
-    fn from_text(&mut self, mixture: &Mixture, from: u64, ids: &mut Vec<u32>) -> Result<Option<(CursorState, u64, bool)>, DataError> {
+    fn next_read(&mut self, mixture: &Mixture, from: u64, ids: &mut Vec<u32>) -> Result<Option<(CursorState, u64, bool)>, DataError> {
         let Some(Open::Text(reader, writer)) = &mut self.open else { return Ok(None) };
         // A document that was begun in a damaged cache file is begun again and its parts passed over.
         let rebegun = self.inside.filter(|(place, _)| place.is_document(&self.state));

@@ -358,8 +358,8 @@ fn long_documents_come_in_parts() {
 #[test]
 fn tokens_made_ahead_are_used() {
     let shards = Shards::new();
-    for shard in 0..3 {
-        shards.write(&format!("a-{shard}"), LAYOUTS[shard], &texts(0, shard, &[30; 40]));
+    for (shard, layout) in LAYOUTS.into_iter().enumerate().take(3) {
+        shards.write(&format!("a-{shard}"), layout, &texts(0, shard, &[30; 40]));
     }
     let mut config = shards.config(&[("a", 1.0)], 24);
     config.lanes = 4;

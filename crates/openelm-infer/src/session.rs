@@ -31,7 +31,7 @@ impl<'a> Session<'a> {
         self.cache.truncate(length);
     }
 
-    /// Reads `ids` and gives the logits [vocabulary] behind the last of them.
+    /// Reads `ids` and gives the logits `[vocabulary]` behind the last of them.
     ///
     /// # Errors
     /// When there is no id or no room, an id is unknown, or the device fails.

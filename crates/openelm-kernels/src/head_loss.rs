@@ -52,7 +52,7 @@ pub struct HeadGradients<'a> {
     pub accumulate: bool,
 }
 
-/// The loss of `hidden` [tokens, dim] (normed) under `table` [vocabulary, dim] against `targets` [tokens], and its
+/// The loss of `hidden` [tokens, dim] (normed) under `table` [vocabulary, dim] against `targets` `[tokens]`, and its
 /// gradients if asked for. Without a token that counts, everything is 0.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ pub(crate) const EPSILON: f32 = 1e-6;
 /// Rows of a task, and of one partial sum of weight gradients.
 const RUN: usize = 32;
 
-/// Norms `x` [rows, dim] into `y` [rows, dim] and keeps 1 / root mean square of every row in `scales` [rows].
+/// Norms `x` [rows, dim] into `y` [rows, dim] and keeps 1 / root mean square of every row in `scales` `[rows]`.
 ///
 /// # Errors
 /// When a length does not fit.
@@ -47,7 +47,7 @@ pub(crate) fn rms_norm_again(cpu: &Cpu, x: &[f32], weight: &[f32], mut y: Values
 }
 
 /// Gradients of the norm: `dx` [rows, dim] gets its share, added to what is there (the gradient that came round the
-/// norm); `dw` [dim] its own, added when `accumulate`.
+/// norm); `dw` `[dim]` its own, added when `accumulate`.
 ///
 /// # Errors
 /// When a length does not fit.
@@ -82,7 +82,7 @@ pub fn rms_norm_backward(
     Ok(())
 }
 
-/// Sums partial gradients [runs, dim] in order into `total` [dim].
+/// Sums partial gradients [runs, dim] in order into `total` `[dim]`.
 pub(crate) fn add_in_order(partial: &[f32], accumulate: bool, total: &mut [f32]) {
     if !accumulate {
         total.fill(0.0);

@@ -45,7 +45,7 @@ pub struct RotaryTables<'a> {
     pub sin: &'a [f32],
 }
 
-/// The norms' weights [head_dim], where the model has them.
+/// The norms' weights `[head_dim]`, where the model has them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadNorms<'a> {
     pub queries: Option<&'a [f32]>,
@@ -117,7 +117,7 @@ pub fn rotate_forward(
 }
 
 /// From the gradient `d_turned` [tokens, (queries + keys) · head_dim] of turned queries and keys, that of the joint
-/// projection's query and key columns in `d_joint`; its value columns are left alone. `d_norms` [head_dim] get the
+/// projection's query and key columns in `d_joint`; its value columns are left alone. `d_norms` `[head_dim]` get the
 /// weights' gradients, added when `accumulate`.
 ///
 /// # Errors

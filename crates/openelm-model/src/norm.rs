@@ -8,7 +8,7 @@ const EPSILON: f32 = 1e-6;
 /// The norm over the last dimension, with its weight.
 #[derive(Clone, Debug)]
 pub struct RmsNorm {
-    /// [width]
+    /// `[width]`
     pub weight: Tensor<1>,
 }
 

@@ -14,9 +14,9 @@ const CHUNK_VALUES: usize = 16 << 20;
 
 /// Targets with their weights, on the host.
 pub(crate) struct Targets {
-    /// [tokens]
+    /// `[tokens]`
     pub ids: Vec<i32>,
-    /// 1 where the target counts, else 0: [tokens]
+    /// 1 where the target counts, else 0: `[tokens]`
     pub weights: Vec<f32>,
 }
 

@@ -62,15 +62,15 @@ impl<'a> BlockMatrix<'a> {
 /// The parameters of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockWeights<'a> {
-    /// [model_dim]
+    /// `[model_dim]`
     pub attn_norm: &'a [f32],
     /// [(queries + 2 · keys) · head_dim, model_dim]
     pub qkv_proj: BlockMatrix<'a>,
-    /// [head_dim] each, where the model has them.
+    /// `[head_dim]` each, where the model has them.
     pub head_norms: HeadNorms<'a>,
     /// [model_dim, queries · head_dim]
     pub out_proj: BlockMatrix<'a>,
-    /// [model_dim]
+    /// `[model_dim]`
     pub ffn_norm: &'a [f32],
     /// [2 · ffn_dim, model_dim], gate first; [ffn_dim, model_dim] when not gated.
     pub proj_1: BlockMatrix<'a>,

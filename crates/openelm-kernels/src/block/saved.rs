@@ -17,7 +17,7 @@ pub enum Keep {
 #[derive(Debug, Default)]
 pub struct Saved {
     pub(super) keep: Keep,
-    /// 1 / root mean square of each token before either norm, [tokens].
+    /// 1 / root mean square of each token before either norm, `[tokens]`.
     pub(super) attn_scales: Vec<f32>,
     pub(super) ffn_scales: Vec<f32>,
     /// The joint projection, [tokens, joint width].
