@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use openelm_checkpoint::{Checkpoint, CheckpointError, Draft, Manifest, RunFolder};
+use openelm_checkpoint::{Checkpoint, CheckpointError, Draft, Manifest, RunFolder, moment_name};
 use openelm_data::{Loader, LoaderState};
 use openelm_model::{OpenElm, ParameterInfo};
 use serde_json::Value;
@@ -98,7 +98,7 @@ impl Trainer {
             Some(checkpoint) => {
                 let state = checkpoint.optimizer()?;
                 let read = |info: &ParameterInfo, kind: &'static str| -> Result<Vec<f32>, TrainError> {
-                    Ok(state.values(&moment_name(info, kind))?)
+                    Ok(state.values(&moment_name(kind, &info.name))?)
                 };
                 let optimizer = AdamW::restore(settings.optimizer, &model, read)?;
                 (optimizer, checkpoint.manifest().step, checkpoint.manifest().tokens)
@@ -221,7 +221,7 @@ impl Trainer {
         let path = self.folder.save(manifest, |draft: &mut Draft| -> Result<(), TrainError> {
             draft.weights(model)?;
             draft.optimizer(&moments_of(&infos), |write| {
-                optimizer.read(&infos, |info, kind, values| Ok(write(&moment_name(info, kind), &values)?))
+                optimizer.read(&infos, |info, kind, values| Ok(write(&moment_name(kind, &info.name), &values)?))
             })
         })?;
         self.folder.prune(self.settings.keep_last, self.settings.keep_every)?;
@@ -291,12 +291,7 @@ pub fn loader_state(checkpoint: &Checkpoint) -> Result<LoaderState, TrainError> 
     })
 }
 
-/// Moments in the file: PyTorch's word for it, then the parameter's Hugging Face name.
-fn moment_name(info: &ParameterInfo, kind: &str) -> String {
-    format!("{kind}.{}", openelm_checkpoint::hf_name(&info.name))
-}
-
 fn moments_of(infos: &[ParameterInfo]) -> Vec<(String, Vec<usize>)> {
     let both = infos.iter().flat_map(|info| MOMENTS.map(|kind| (info, kind)));
-    both.map(|(info, kind)| (moment_name(info, kind), info.shape.clone())).collect()
+    both.map(|(info, kind)| (moment_name(kind, &info.name), info.shape.clone())).collect()
 }
