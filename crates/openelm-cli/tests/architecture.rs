@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What each crate may use of the others; tests may use more.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("openelm-tokenizer", &[]),
     ("openelm-data", &["openelm-tokenizer"]),
     ("openelm-formats", &[]),
@@ -13,6 +13,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("openelm-model", &["openelm-kernels"]),
     ("openelm-checkpoint", &["openelm-model", "openelm-formats"]),
     ("openelm-train", &["openelm-data", "openelm-model", "openelm-checkpoint", "openelm-kernels"]),
+    ("openelm-finetune", &["openelm-train", "openelm-tokenizer"]),
     ("openelm-infer", &["openelm-model", "openelm-checkpoint", "openelm-formats", "openelm-tokenizer", "openelm-kernels"]),
     ("openelm-eval", &["openelm-infer", "openelm-tokenizer", "openelm-data"]),
     ("openelm-merge", &["openelm-formats", "openelm-checkpoint", "openelm-eval"]),

@@ -41,6 +41,12 @@ impl KvCache {
         self.length = self.length.min(length);
     }
 
+    /// A cache for another sequence, with the first `length` positions of this one.
+    pub(crate) fn fork(&self, length: usize) -> Self {
+        // Tensors are copied when one of their owners writes.
+        Self { layers: self.layers.clone(), length: self.length.min(length), capacity: self.capacity }
+    }
+
     /// Puts `keys` and `values` [1, kv_heads, new, head_dim] of a layer behind the kept positions and gives all of them. The
     /// length moves on with [`advance`](Self::advance), after the last layer.
     pub(crate) fn append(&mut self, layer: usize, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {

@@ -3,7 +3,9 @@
 //! What must stay true: with a cache the logits are those of the whole sequence without one; greedy decoding takes the first of
 //! equal logits; a seed gives the same text again.
 
+mod burn_decoder;
 mod cache;
+mod decoder;
 mod error;
 mod generate;
 mod sampler;
@@ -11,7 +13,9 @@ mod score;
 mod score_model;
 mod session;
 
+pub use burn_decoder::BurnDecoder;
 pub use cache::KvCache;
+pub use decoder::{Cache, Decoder, Run, Wanted};
 pub use error::InferError;
 pub use generate::{Generation, Limits, StopReason, generate};
 pub use sampler::{Sampler, SamplingSettings};

@@ -1,0 +1,73 @@
+//! [`Decoder`] through burn's operations, on any device, one sequence after the other.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use openelm_model::{CausalMask, ModelConfig, ModelError, OpenElm, Precision, Projected};
+
+use crate::cache::KvCache;
+use crate::decoder::{Cache, CacheKind, Decoder, Run, Wanted, check_logits, check_runs};
+use crate::error::InferError;
+
+/// A model on a burn device.
+#[derive(Debug)]
+pub struct BurnDecoder {
+    model: OpenElm,
+    precision: Precision,
+}
+
+impl BurnDecoder {
+    pub fn new(model: OpenElm, precision: Precision) -> Self {
+        Self { model, precision }
+    }
+
+    /// The last block's output for `ids`: [1, ids, model_dim].
+    fn hidden(&self, ids: &[u32], cache: &mut KvCache) -> Result<Tensor<3>, InferError> {
+        let (start, new) = (cache.length(), ids.len());
+        let device = self.model.device();
+        let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(values, [1, new]), device);
+        let rotation = self.model.rotation(start, new)?;
+        // A single query sees every key.
+        let mask = (new > 1).then(|| CausalMask::new(self.model.config().num_gqa_groups, start, new, device));
+        let mut x = self.model.embed(ids);
+        for (layer, block) in self.model.blocks.iter().enumerate() {
+            let Projected { queries, keys, values } = block.project(x.clone(), &rotation, self.precision);
+            let (keys, values) = cache.append(layer, keys, values);
+            let attended = block.attend(queries, keys, values, mask.as_ref(), self.precision);
+            x = block.finish(x, attended, self.precision);
+        }
+        cache.advance(new);
+        Ok(x)
+    }
+}
+
+impl Decoder for BurnDecoder {
+    fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    fn cache(&self, capacity: usize) -> Cache {
+        Cache(CacheKind::Tensors(KvCache::new(&self.model, capacity.min(self.model.config().rope_max_length))))
+    }
+
+    fn read(&self, runs: &mut [Run<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
+        check_runs(self.model.config(), runs)?;
+        let mut all = Vec::with_capacity(runs.len());
+        for run in runs {
+            let CacheKind::Tensors(cache) = &mut run.cache.0;
+            let hidden = self.hidden(run.ids, cache)?;
+            let wanted = match run.logits {
+                Wanted::Nothing => {
+                    all.push(Vec::new());
+                    continue;
+                }
+                Wanted::Last => hidden.narrow(1, run.ids.len() - 1, 1),
+                Wanted::All => hidden,
+            };
+            let logits = self.model.logits(wanted, self.precision).try_into_vec_as::<f32>();
+            let logits = logits.map_err(|error| ModelError::Read { name: "the logits".into(), reason: format!("{error:?}") })?;
+            check_logits(&logits, cache.length() - 1)?;
+            all.push(logits);
+        }
+        Ok(all)
+    }
+}
