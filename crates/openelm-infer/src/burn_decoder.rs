@@ -53,7 +53,7 @@ impl Decoder for BurnDecoder {
         check_runs(self.model.config(), runs)?;
         let mut all = Vec::with_capacity(runs.len());
         for run in runs {
-            let CacheKind::Tensors(cache) = &mut run.cache.0;
+            let CacheKind::Tensors(cache) = &mut run.cache.0 else { return Err(InferError::ForeignCache) };
             let hidden = self.hidden(run.ids, cache)?;
             let wanted = match run.logits {
                 Wanted::Nothing => {
