@@ -36,7 +36,7 @@ load = time.perf_counter() - begin
 vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
 tokens = (llama_cpp.llama_token * args.prompt)(*[(i * 7919 + 13) % (vocabulary - 3) + 3 for i in range(args.prompt)])
 memory = llama_cpp.llama_get_memory(context)
-prefill, decode = [], []
+prefill, decode, quickest = [], [], 1e9
 for _ in range(args.repeat + 1):
     llama_cpp.llama_memory_clear(memory, True)
     begin = time.perf_counter()
@@ -46,11 +46,14 @@ for _ in range(args.repeat + 1):
     begin = time.perf_counter()
     for i in range(args.new):
         one[0] = (i * 31 + 7) % (vocabulary - 3) + 3
+        start = time.perf_counter()
         llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(one, 1))
+        quickest = min(quickest, time.perf_counter() - start)
     decode.append(args.new / (time.perf_counter() - begin))
 print(json.dumps({
     "prefill_tokens_per_second": round(statistics.median(prefill[1:]), 1),
     "decode_tokens_per_second": round(statistics.median(decode[1:]), 1),
+    "quickest_token_seconds": quickest,
     "load_seconds": round(load, 3),
     "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
 }))  # fmt: skip

@@ -19,6 +19,9 @@ pub enum InferError {
     /// A cache that another engine made.
     #[error("the cache was made by another engine\nhint: make it with the engine that reads with it")]
     ForeignCache,
+    /// A draft model that speaks another language.
+    #[error("the draft model has a vocabulary of {draft}, the model one of {model}\nhint: use a draft model with the same tokenizer")]
+    DraftVocabulary { draft: usize, model: usize },
     /// A prompt that leaves no room.
     #[error("the prompt has {prompt} tokens, the model's context holds {context}\nhint: shorten the prompt")]
     PromptTooLong { prompt: usize, context: usize },

@@ -6,6 +6,7 @@
 mod burn_decoder;
 mod cache;
 mod decoder;
+mod draft;
 mod error;
 mod generate;
 mod host_decoder;
@@ -13,10 +14,10 @@ mod host_weights;
 mod sampler;
 mod score;
 mod score_model;
-mod session;
 
 pub use burn_decoder::BurnDecoder;
 pub use cache::KvCache;
+pub use draft::Draft;
 pub use decoder::{Cache, Decoder, Run, Wanted};
 pub use error::InferError;
 pub use host_decoder::{HostDecoder, HostOptions};
@@ -25,4 +26,3 @@ pub use sampler::{Sampler, SamplingSettings};
 pub use openelm_kernels::KvType;
 pub use score::{ContextGroup, TokenScore, TokenScorer, check_groups};
 pub use score_model::ModelScorer;
-pub use session::Session;

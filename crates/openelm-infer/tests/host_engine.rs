@@ -3,7 +3,7 @@
 
 use openelm_checkpoint::{Device, Weights};
 use openelm_formats::DType;
-use openelm_infer::{BurnDecoder, Decoder, HostDecoder, HostOptions, KvType, Run, Wanted};
+use openelm_infer::{BurnDecoder, Decoder, Draft, HostDecoder, HostOptions, KvType, Limits, Run, Sampler, SamplingSettings, Wanted, generate};
 use openelm_model::Precision;
 use reference_values::{json, reference};
 
@@ -116,6 +116,62 @@ fn every_gguf_file_scores_as_in_llama_cpp() {
         checked += 1;
     }
     assert!(checked >= 5, "{checked} files of llama_cpp.json lie in {}", folder.display());
+}
+
+#[test]
+fn guesses_change_the_speed_and_not_the_text() {
+    let Some(folder) = reference() else { return };
+    let open = |name: &str| HostDecoder::open(&Weights::open(&folder.join(name)).unwrap(), HostOptions::default()).unwrap();
+    let (target, small, other) = (open("gguf/5m-q8_0.gguf"), open("gguf/5m-Q4_0.gguf"), open("hf-tiny"));
+    let prompt: Vec<u32> = serde_json::from_value(json(&folder.join("gguf/llama_cpp.json"))["models"]["5m-Q8_0.gguf"]["token_ids"].clone()).unwrap();
+    let limits = Limits { max_new_tokens: 60, stop: Vec::new() };
+    for settings in [SamplingSettings::default(), SamplingSettings { temperature: 0.9, top_p: 0.95, seed: 7, ..Default::default() }] {
+        let text = |draft: Option<&mut Draft<'_>>| {
+            let mut sampler = Sampler::new(settings).unwrap();
+            let mut received = Vec::new();
+            let made = generate(&target, &prompt, &mut sampler, &limits, draft, |id| {
+                received.push(id);
+                true
+            });
+            let made = made.unwrap();
+            assert_eq!(made.ids, received);
+            made
+        };
+        let plain = text(None);
+        assert_eq!((plain.ids.len(), plain.accepted), (60, 0));
+        for tokens in [1, 4, 7] {
+            let mut drafts = [
+                Draft::lookup(tokens),
+                Draft::model(&small, &target, tokens).unwrap(),
+                Draft::model(&other, &target, tokens).unwrap(),
+                // A model that guesses itself is nearly always right.
+                Draft::model(&target, &target, tokens).unwrap(),
+            ];
+            let made = drafts.each_mut().map(|draft| text(Some(draft)));
+            for (draft, made) in drafts.iter().zip(&made) {
+                assert_eq!(made.ids, plain.ids, "{draft:?}, {settings:?}");
+            }
+            if settings.temperature == 0.0 {
+                assert!(made[3].accepted > 60 * tokens / (tokens + 1) - tokens - 1, "{} of {tokens} guesses", made[3].accepted);
+                assert!(made[1].accepted > 20 && made[0].accepted > 5, "{} and {}", made[1].accepted, made[0].accepted);
+            }
+        }
+    }
+}
+
+#[test]
+fn greedy_text_is_llama_cpps() {
+    let Some(folder) = reference().map(|reference| reference.join("gguf")) else { return };
+    let models = &json(&folder.join("llama_cpp.json"))["models"];
+    for (name, file) in [("tiny-f32.gguf", "tiny-f32.gguf"), ("5m-f16.gguf", "5m-f16.gguf"), ("5m-Q8_0.gguf", "5m-q8_0.gguf")] {
+        let ids = |key: &str| -> Vec<u32> { serde_json::from_value(models[name][key].clone()).unwrap() };
+        let expected = ids("greedy");
+        let host = HostDecoder::open(&Weights::open(&folder.join(file)).unwrap(), HostOptions::default()).unwrap();
+        let mut sampler = Sampler::new(SamplingSettings::default()).unwrap();
+        let limits = Limits { max_new_tokens: expected.len(), stop: Vec::new() };
+        let made = generate(&host, &ids("token_ids"), &mut sampler, &limits, None, |_| true).unwrap();
+        assert_eq!(made.ids, expected, "{name}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::threads::{Member, Parts};
 use crate::{Cpu, Heads, Isa, KernelError};
 
 /// Bytes of weights in a task.
-const TASK_BYTES: usize = 1 << 15;
+const TASK_BYTES: usize = 1 << 16;
 /// Rows of a task at most.
 const MOST_ROWS: usize = 64;
 

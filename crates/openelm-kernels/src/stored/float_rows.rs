@@ -2,7 +2,7 @@
 
 use openelm_formats::DType;
 
-use super::rows::Part;
+use super::rows::{Part, ahead};
 use crate::simd::{Simd, simd_fn};
 
 simd_fn! {
@@ -18,6 +18,7 @@ simd_fn! {
         }
     }
 }
+
 
 /// A float type in a file's bytes, which need no alignment.
 trait Stored {
@@ -62,11 +63,11 @@ unsafe fn by_tokens<S: Simd, T: Stored>(part: &Part<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match part.x.tokens {
-            1 => rows::<S, T, 4, 1>(part),
-            2 => rows::<S, T, 4, 2>(part),
+            1 => rows::<S, T, 2, 1>(part),
+            2 => rows::<S, T, 2, 2>(part),
             3 => rows::<S, T, 2, 3>(part),
             4 => rows::<S, T, 2, 4>(part),
-            5 => rows::<S, T, 2, 5>(part),
+            5 => rows::<S, T, 1, 5>(part),
             6 => rows::<S, T, 1, 6>(part),
             7 => rows::<S, T, 1, 7>(part),
             8 => rows::<S, T, 1, 8>(part),
@@ -97,22 +98,34 @@ unsafe fn together<S: Simd, T: Stored, const ROWS: usize, const TOKENS: usize>(p
     let columns = x.columns;
     // SAFETY: rows lie in the matrix, tokens in the values; the last values of a row are copied before they are loaded.
     unsafe {
-        let start = matrix.bytes.as_ptr().add((part.first + first) * matrix.row_bytes);
+        let row_bytes = matrix.row_bytes;
+        let start = matrix.bytes.as_ptr().add((part.first + first) * row_bytes);
+        let ahead = ahead(row_bytes, ROWS);
         let mut totals = [[S::splat(0.0); TOKENS]; ROWS];
+        // A second chain of sums, so that one need not wait for the other.
+        let mut odd = [[S::splat(0.0); TOKENS]; ROWS];
+        let values = x.values.as_ptr();
         let mut at = 0;
-        while at + 16 <= columns {
-            let mut inputs = [S::splat(0.0); TOKENS];
-            for (token, input) in inputs.iter_mut().enumerate() {
-                *input = S::load(x.values.as_ptr().add(token * columns + at));
-            }
-            for (row, totals) in totals.iter_mut().enumerate() {
-                let from = start.add(row * matrix.row_bytes + at * T::BYTES);
-                if at % 32 == 0 {
-                    fetch(from.wrapping_add(1024));
+        while at + 32 <= columns {
+            for row in 0..ROWS {
+                let from = start.add(row * row_bytes + at * T::BYTES);
+                for line in 0..T::BYTES / 2 {
+                    fetch(from.wrapping_add(ahead + 64 * line));
                 }
-                let weights = T::load::<S>(from);
-                for (total, input) in totals.iter_mut().zip(inputs) {
-                    *total = S::fma(weights, input, *total);
+                let (first, second) = (T::load::<S>(from), T::load::<S>(from.add(16 * T::BYTES)));
+                for token in 0..TOKENS {
+                    let input = values.add(token * columns + at);
+                    totals[row][token] = S::fma(first, S::load(input), totals[row][token]);
+                    odd[row][token] = S::fma(second, S::load(input.add(16)), odd[row][token]);
+                }
+            }
+            at += 32;
+        }
+        if at + 16 <= columns {
+            for row in 0..ROWS {
+                let weights = T::load::<S>(start.add(row * row_bytes + at * T::BYTES));
+                for token in 0..TOKENS {
+                    totals[row][token] = S::fma(weights, S::load(values.add(token * columns + at)), totals[row][token]);
                 }
             }
             at += 16;
@@ -132,7 +145,7 @@ unsafe fn together<S: Simd, T: Stored, const ROWS: usize, const TOKENS: usize>(p
         }
         for (row, totals) in totals.iter().enumerate() {
             for (token, total) in totals.iter().enumerate() {
-                *part.out.add(token * part.stride + first + row) = S::sum(*total);
+                *part.out.add(token * part.stride + first + row) = S::sum(S::add(*total, odd[row][token]));
             }
         }
     }

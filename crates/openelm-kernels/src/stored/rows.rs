@@ -31,6 +31,15 @@ pub(crate) unsafe fn multiply_rows(isa: Isa, rows: &StoredRows<'_>, first: usize
     }
 }
 
+/// Bytes that weights are asked for before they are used: what memory sends while it is waited for.
+const AHEAD: usize = 6144;
+
+/// How far ahead of the present place memory is asked for: some bytes on in a long row, else the same place of later rows, when `rows`
+/// of them are read side by side.
+pub(super) fn ahead(row_bytes: usize, rows: usize) -> usize {
+    if row_bytes > AHEAD { AHEAD } else { AHEAD.next_multiple_of((rows * row_bytes).max(1)) }
+}
+
 /// Rows of one matrix.
 pub(super) struct Part<'a> {
     pub(super) matrix: &'a StoredMatrix<'a>,
