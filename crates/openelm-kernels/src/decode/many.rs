@@ -2,11 +2,11 @@
 
 use super::{Piece, attend::attend, model::StoredModel};
 use crate::attention::{CachedAttention, attention_cached};
-use crate::matmul::product::{Right, Target, product};
-use crate::stored::{MOST_TOKENS, StoredRows, stored_linear};
+use crate::matmul::product::Target;
+use crate::stored::{MOST_TOKENS, StoredRows, multiply_many, stored_linear};
 use crate::threads::Parts;
 use crate::values::Activations;
-use crate::{BlockShape, Cpu, Heads, KernelError, Matrix, RotaryTables, Values, ValuesMut, rms_norm_forward, rotate_forward, swiglu_forward};
+use crate::{BlockShape, Cpu, Heads, KernelError, RotaryTables, Values, ValuesMut, rms_norm_forward, rotate_forward, swiglu_forward};
 
 /// See [`read_tokens`](super::read_tokens).
 pub(super) fn read(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], logits: &mut [f32]) -> Result<(), KernelError> {
@@ -58,7 +58,7 @@ fn inside(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], logits: 
         let mut attended = Activations::take(&cpu.arena, block.out_proj.precision(), tokens * heads.query_width());
         attention(cpu, pieces, layer, heads, block.qkv_proj.precision(), turned.floats(), attended.values_mut())?;
         drop(turned);
-        multiply(cpu, attended.values(), tokens, &block.out_proj, Target::Sum(&mut middle, &x))?;
+        multiply_many(cpu, attended.values(), &block.out_proj, Target::Sum(&mut middle, &x))?;
         drop(attended);
         feed_forward(cpu, block, &middle, &mut scales, &mut x)?;
     }
@@ -93,13 +93,7 @@ fn head(cpu: &Cpu, model: &StoredModel<'_>, x: &[f32], logits: &mut [f32]) -> Re
     stored_linear(cpu, &normed, &model.head, logits)
 }
 
-/// x [tokens, in] times the transpose of `weights`.
-fn multiply(cpu: &Cpu, x: Values<'_>, tokens: usize, weights: &StoredRows<'_>, target: Target<'_>) -> Result<(), KernelError> {
-    product(cpu, weights.precision(), Matrix::new(x, tokens, weights.columns())?.by_rows(), Right::Stored(weights), target);
-    Ok(())
-}
-
-/// The same of normed rows.
+/// Normed rows times the transpose of `weights`.
 fn normed(
     cpu: &Cpu,
     x: &[f32],
@@ -110,7 +104,7 @@ fn normed(
 ) -> Result<(), KernelError> {
     let mut normed = Activations::take(&cpu.arena, weights.precision(), x.len());
     rms_norm_forward(cpu, x, norm, normed.values_mut(), scales)?;
-    multiply(cpu, normed.values(), scales.len(), weights, target)
+    multiply_many(cpu, normed.values(), weights, target)
 }
 
 /// x = middle + the feed-forward part of it.
@@ -133,7 +127,7 @@ fn feed_forward(
     let mut hidden = Activations::take(&cpu.arena, precision, tokens * ffn_dim);
     swiglu_forward(cpu, gates.values(), ffn_dim, gated, hidden.values_mut())?;
     drop(gates);
-    multiply(cpu, hidden.values(), tokens, &block.proj_2, Target::Sum(x, middle))
+    multiply_many(cpu, hidden.values(), &block.proj_2, Target::Sum(x, middle))
 }
 
 /// Puts a piece's keys and values into its store.

@@ -12,6 +12,10 @@ mod avx2_rows;
 mod avx512_blocks;
 #[cfg(target_arch = "x86_64")]
 mod avx512_rows;
+#[cfg(target_arch = "x86_64")]
+mod byte_product;
+#[cfg(target_arch = "x86_64")]
+mod byte_rows;
 mod float_rows;
 mod layout;
 mod linear;
@@ -21,6 +25,7 @@ mod plain_rows;
 mod prepared;
 mod rows;
 
+pub(crate) use linear::multiply_many;
 pub use linear::stored_linear;
 pub use matrix::{StoredMatrix, StoredRows};
 pub(crate) use prepared::Prepared;
