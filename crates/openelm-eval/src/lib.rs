@@ -37,5 +37,5 @@ pub use task_file::{Aggregation, Entry, FewShotConfig, Metric, MetricEntry, Outp
 pub use texts::read_texts;
 
 // What this crate's interface is made of, for those who build on it alone.
-pub use openelm_infer::{InferError, ModelScorer};
+pub use openelm_infer::{DecoderScorer, HostDecoder, InferError, ModelScorer, TokenScorer};
 pub use openelm_tokenizer::{Tokenizer, TokenizerError};

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use openelm_checkpoint::Weights;
 use openelm_eval::{Encoding, SamplerKind, Task, TaskOptions, evaluate, find_tasks, rolling};
-use openelm_infer::ModelScorer;
+use openelm_infer::{DecoderScorer, HostDecoder, HostOptions, ModelScorer};
 use openelm_model::Precision;
 use openelm_tokenizer::Tokenizer;
 use reference_values::{json, shared};
@@ -30,8 +30,8 @@ fn every_task_gives_the_harnesses_numbers() {
     let Some(shared) = shared() else { return };
     let expected = json(&shared.join("reference/eval.json"));
     let weights = Weights::open(&shared.join("reference/hf-5m")).unwrap();
-    let model = weights.model(&Device::flex()).unwrap();
-    let scorer = ModelScorer::new(&model, Precision::F32, 2048);
+    let decoder = HostDecoder::open(&weights, HostOptions::default()).unwrap();
+    let scorer = DecoderScorer::new(&decoder, 2048);
     let tokenizer = Tokenizer::load(weights.tokenizer().unwrap()).unwrap();
     let encoding = Encoding { tokenizer: &tokenizer, add_bos: true, max_length: 1024 };
     for (name, expected) in expected["tasks"].as_object().unwrap() {

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use openelm_model::{CausalMask, ModelConfig, ModelError, OpenElm, Precision, Projected};
 
 use crate::cache::KvCache;
-use crate::decoder::{Cache, CacheKind, Decoder, Run, Wanted, check_logits, check_runs};
+use crate::decoder::{Cache, CacheKind, Decoder, Run, check_logits, check_runs};
 use crate::error::InferError;
 
 /// A model on a burn device.
@@ -55,14 +55,12 @@ impl Decoder for BurnDecoder {
         for run in runs {
             let CacheKind::Tensors(cache) = &mut run.cache.0 else { return Err(InferError::ForeignCache) };
             let hidden = self.hidden(run.ids, cache)?;
-            let wanted = match run.logits {
-                Wanted::Nothing => {
-                    all.push(Vec::new());
-                    continue;
-                }
-                Wanted::Last => hidden.narrow(1, run.ids.len() - 1, 1),
-                Wanted::All => hidden,
-            };
+            let count = run.logits.count(run.ids.len());
+            if count == 0 {
+                all.push(Vec::new());
+                continue;
+            }
+            let wanted = hidden.narrow(1, run.ids.len() - count, count);
             let logits = self.model.logits(wanted, self.precision).try_into_vec_as::<f32>();
             let logits = logits.map_err(|error| ModelError::Read { name: "the logits".into(), reason: format!("{error:?}") })?;
             check_logits(&logits, cache.length() - 1)?;
@@ -78,6 +76,7 @@ mod tests {
     use openelm_model::preset;
 
     use super::*;
+    use crate::decoder::Wanted;
 
     #[test]
     fn logits_are_those_without_a_cache() {

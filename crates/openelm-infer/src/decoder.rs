@@ -16,8 +16,22 @@ pub enum Wanted {
     Nothing,
     /// The last position: what follows the run.
     Last,
+    /// The last so many positions, at most all.
+    End(usize),
     /// Every position.
     All,
+}
+
+impl Wanted {
+    /// How many of the last positions of a run of `length`.
+    pub fn count(self, length: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Last => length.min(1),
+            Self::End(count) => count.min(length),
+            Self::All => length,
+        }
+    }
 }
 
 /// Tokens of one sequence to read behind what its cache holds.
@@ -85,7 +99,7 @@ pub trait Decoder: Send + Sync {
         0
     }
 
-    /// Reads every run. Gives one list of logits a run: empty, [vocabulary], or [ids, vocabulary], as it wants.
+    /// Reads every run. Gives one list of logits a run: [positions, vocabulary] for the positions that it wants.
     ///
     /// # Errors
     /// When a run has no ids or no room, an id is unknown, a logit is not finite, or the device fails.

@@ -1,11 +1,12 @@
 //! [`Decoder`] through this project's own CPU kernels, on weights as the file stores them.
 
+use burn::tensor::{Device, Tensor};
 use openelm_checkpoint::Weights;
 use openelm_formats::DType;
-use openelm_kernels::{Cpu, KvRun, KvStore, KvType, read_tokens};
-use openelm_model::ModelConfig;
+use openelm_kernels::{Cpu, HostTensor, KvRun, KvStore, KvType, read_tokens};
+use openelm_model::{ModelConfig, ParameterInfo};
 
-use crate::decoder::{Cache, CacheKind, Decoder, Run, Wanted, check_logits, check_runs};
+use crate::decoder::{Cache, CacheKind, Decoder, Run, check_logits, check_runs};
 use crate::error::InferError;
 use crate::host_weights::HostWeights;
 
@@ -27,6 +28,12 @@ pub struct HostDecoder {
 }
 
 impl HostDecoder {
+    /// Whether models on this device are for this engine: their memory is this process's, and OPENELM_KERNELS is not "off".
+    pub fn serves(device: &Device) -> bool {
+        let off = std::env::var("OPENELM_KERNELS").is_ok_and(|value| value == "off");
+        !off && HostTensor::of(&Tensor::<1>::zeros([1], device)).is_some()
+    }
+
     /// Maps `weights`. Instruction set and threads are the best there are, or what OPENELM_ISA and OPENELM_THREADS say.
     ///
     /// # Errors
@@ -40,8 +47,27 @@ impl HostDecoder {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn with_cpu(weights: &Weights, options: HostOptions, cpu: Cpu) -> Result<Self, InferError> {
-        let weights = HostWeights::load(weights, options.convert)?;
-        let empty = KvStore::new(options.kv, weights.heads(), 0)?;
+        Self::with_weights(HostWeights::load(weights, options.convert)?, options.kv, cpu)
+    }
+
+    /// A model of values in memory, which `values` gives parameter by parameter, in their order.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and what `values` says.
+    pub fn build<E: From<InferError>>(
+        config: &ModelConfig,
+        mut values: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        let weights = HostWeights::build(config, |info| {
+            let bytes = values(info)?.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+            Ok::<_, E>(vec![(DType::F32, info.shape.first().copied().unwrap_or(0), bytes.into())])
+        })?;
+        let cpu = Cpu::from_env().map_err(InferError::from)?;
+        Ok(Self::with_weights(weights, KvType::F32, cpu)?)
+    }
+
+    fn with_weights(weights: HostWeights, kv: KvType, cpu: Cpu) -> Result<Self, InferError> {
+        let empty = KvStore::new(kv, weights.heads(), 0)?;
         Ok(Self { weights, empty, cpu })
     }
 }
@@ -81,17 +107,6 @@ impl Decoder for HostDecoder {
             all.push(own.to_vec());
         }
         Ok(all)
-    }
-}
-
-impl Wanted {
-    /// How many of a run's last positions.
-    fn count(self, length: usize) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::Last => length.min(1),
-            Self::All => length,
-        }
     }
 }
 

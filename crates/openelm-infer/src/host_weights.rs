@@ -2,35 +2,43 @@
 //!
 //! What must stay true: nothing of a matrix is copied unless another type is asked for, or the file's type is one that no kernel reads.
 
+use std::collections::BTreeMap;
+
 use openelm_checkpoint::{CheckpointError, Weights};
-use openelm_formats::{DType, TensorBytes, encode_f32};
+use openelm_formats::{DType, TensorBytes, decode_f32, encode_f32};
 use openelm_kernels::{BlockShape, HeadNorms, Heads, KernelError, RotaryTables, StoredBlock, StoredMatrix, StoredModel, StoredRows};
-use openelm_model::{LayerShape, ModelConfig, OpenElm, ParameterInfo, rotary_values};
+use openelm_model::{LayerShape, ModelConfig, ModelError, OpenElm, ParameterInfo, rotary_values};
 
 use crate::error::InferError;
+
+/// A part of a parameter: its type, its rows (values, where it is a vector), its bytes.
+type Part = (DType, usize, TensorBytes);
+
+/// A parameter as the file has it, or as `convert`, or as f32 where no kernel reads the file's type.
+fn parts_of(weights: &Weights, info: &ParameterInfo, convert: Option<DType>) -> Result<Vec<Part>, CheckpointError> {
+    let rows = info.shape.first().copied().unwrap_or(0);
+    let stored = weights.parts(info)?;
+    let known = |dtype: DType| dtype.is_quantised() || matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+    // The kernels take two parts at most; norms are read as f32 in any case.
+    let readable = stored.len() <= 2 && stored.iter().all(|(part, _)| known(part.dtype));
+    let asked = convert.filter(|_| info.shape.len() > 1);
+    let target = asked.unwrap_or(DType::F32);
+    if !readable || asked.is_some() && stored.iter().any(|(part, _)| part.dtype != target) {
+        return Ok(vec![(target, rows, encode_f32(&weights.values(info)?, target)?.into())]);
+    }
+    Ok(stored.into_iter().map(|(part, bytes)| (part.dtype, part.shape.first().copied().unwrap_or(0), bytes)).collect())
+}
 
 /// Rows of one parameter, in one or two parts.
 struct HostMatrix {
     columns: usize,
-    parts: Vec<(DType, usize, TensorBytes)>,
+    parts: Vec<Part>,
 }
 
 impl HostMatrix {
-    fn load(weights: &Weights, info: &ParameterInfo, convert: Option<DType>) -> Result<Self, CheckpointError> {
-        let columns = info.shape.last().copied().unwrap_or(0);
-        let mut parts = Vec::new();
-        for (stored, bytes) in weights.parts(info)? {
-            parts.push((stored.dtype, stored.shape.first().copied().unwrap_or(0), bytes));
-        }
-        let known = |dtype: DType| dtype.is_quantised() || matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
-        // The kernels take two parts at most.
-        let readable = parts.len() <= 2 && parts.iter().all(|(dtype, ..)| known(*dtype));
-        let target = convert.unwrap_or(DType::F32);
-        if !readable || convert.is_some() && parts.iter().any(|(dtype, ..)| *dtype != target) {
-            let bytes = encode_f32(&weights.values(info)?, target)?;
-            parts = vec![(target, info.shape.first().copied().unwrap_or(0), bytes.into())];
-        }
-        Ok(Self { columns, parts })
+    /// All values: of norms, which are no matrices.
+    fn values(&self) -> Vec<f32> {
+        self.parts.iter().flat_map(|(dtype, _, bytes)| decode_f32(bytes, *dtype).unwrap_or_default()).collect()
     }
 
     fn rows(&self) -> Result<StoredRows<'_>, KernelError> {
@@ -67,20 +75,36 @@ pub(crate) struct HostWeights {
 impl HostWeights {
     /// Maps `weights`, matrices as they are or, if asked, as `convert`.
     pub fn load(weights: &Weights, convert: Option<DType>) -> Result<Self, InferError> {
-        let config = weights.config().clone();
+        Self::build(weights.config(), |info| Ok::<_, InferError>(parts_of(weights, info, convert)?))
+    }
+
+    /// A model of `config` of the parts that `parts` gives for each parameter, in their order.
+    pub fn build<E: From<InferError>>(
+        config: &ModelConfig,
+        mut parts: impl FnMut(&ParameterInfo) -> Result<Vec<Part>, E>,
+    ) -> Result<Self, E> {
+        let infos = OpenElm::infos_of(config).map_err(InferError::from)?;
+        let mut all = BTreeMap::new();
+        for info in infos {
+            let parts = parts(&info)?;
+            all.insert(info.name.clone(), (info, parts));
+        }
+        Ok(Self::assemble(config, all)?)
+    }
+
+    fn assemble(config: &ModelConfig, mut all: BTreeMap<String, (ParameterInfo, Vec<Part>)>) -> Result<Self, InferError> {
+        let config = config.clone();
         let layers = config.layers()?;
-        let infos = OpenElm::infos_of(&config)?;
-        let find = |name: String| {
-            let info = infos.iter().find(|info| info.name == name);
-            info.ok_or_else(|| InferError::Model(openelm_model::ModelError::Missing { name }))
+        let mut take = |name: String| all.remove(&name).ok_or(InferError::Model(ModelError::Missing { name }));
+        let mut matrix = |name: String| -> Result<HostMatrix, InferError> {
+            let (info, parts) = take(name)?;
+            Ok(HostMatrix { columns: info.shape.last().copied().unwrap_or(0), parts })
         };
-        let matrix = |name: String| -> Result<HostMatrix, InferError> { Ok(HostMatrix::load(weights, find(name)?, convert)?) };
-        let vector = |name: String| -> Result<Vec<f32>, InferError> { Ok(weights.values(find(name)?)?) };
         let mut blocks = Vec::with_capacity(layers.len());
         for (index, layer) in layers.iter().enumerate() {
             let LayerShape { num_query_heads, num_kv_heads, head_dim, ffn_dim } = *layer;
             let name = |tail: &str| format!("layers.{index}.{tail}.weight");
-            let head_norm = |tail: &str| config.normalize_qk_projections.then(|| vector(name(tail))).transpose();
+            let head_norms = config.normalize_qk_projections;
             blocks.push(HostBlock {
                 shape: BlockShape {
                     model_dim: config.model_dim,
@@ -88,12 +112,12 @@ impl HostWeights {
                     ffn_dim,
                     gated: config.ffn_with_glu,
                 },
-                attn_norm: vector(name("attn_norm"))?,
+                attn_norm: matrix(name("attn_norm"))?.values(),
                 qkv_proj: matrix(name("attn.qkv_proj"))?,
-                q_norm: head_norm("attn.q_norm")?,
-                k_norm: head_norm("attn.k_norm")?,
+                q_norm: if head_norms { Some(matrix(name("attn.q_norm"))?.values()) } else { None },
+                k_norm: if head_norms { Some(matrix(name("attn.k_norm"))?.values()) } else { None },
                 out_proj: matrix(name("attn.out_proj"))?,
-                ffn_norm: vector(name("ffn_norm"))?,
+                ffn_norm: matrix(name("ffn_norm"))?.values(),
                 proj_1: matrix(name("ffn.proj_1"))?,
                 proj_2: matrix(name("ffn.proj_2"))?,
             });
@@ -102,7 +126,7 @@ impl HostWeights {
         let (cos, sin) = rotary_values(&config, config.rope_max_length);
         let loaded = Self {
             table: matrix("token_embeddings.weight".into())?,
-            norm: vector("norm.weight".into())?,
+            norm: matrix("norm.weight".into())?.values(),
             blocks,
             classifier,
             cos,

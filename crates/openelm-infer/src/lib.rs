@@ -6,6 +6,7 @@
 mod burn_decoder;
 mod cache;
 mod decoder;
+mod decoder_scorer;
 mod draft;
 mod error;
 mod generate;
@@ -18,6 +19,7 @@ mod score_model;
 pub use burn_decoder::BurnDecoder;
 pub use cache::KvCache;
 pub use draft::Draft;
+pub use decoder_scorer::DecoderScorer;
 pub use decoder::{Cache, Decoder, Run, Wanted};
 pub use error::InferError;
 pub use host_decoder::{HostDecoder, HostOptions};

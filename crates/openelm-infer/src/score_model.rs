@@ -288,6 +288,7 @@ mod tests {
     use openelm_model::preset;
 
     use super::*;
+    use crate::{BurnDecoder, Decoder, DecoderScorer, HostDecoder};
 
     /// ln p of every token of `ids` after the first, read without a cache.
     fn plain(model: &OpenElm, ids: &[u32]) -> Vec<(f64, bool)> {
@@ -308,7 +309,18 @@ mod tests {
     }
 
     fn check(model: &OpenElm, groups: &[ContextGroup], batch_tokens: usize) {
-        let scores = ModelScorer::new(model, Precision::F32, batch_tokens).score(groups).unwrap();
+        let device = ModelScorer::new(model, Precision::F32, batch_tokens).score(groups).unwrap();
+        let burn = BurnDecoder::new(model.clone(), Precision::F32);
+        let mut parameters = model.clone();
+        let mut values = parameters.parameters_mut().into_iter().map(|parameter| parameter.flat().try_into_vec_as::<f32>().unwrap()).collect::<Vec<_>>().into_iter();
+        let host = HostDecoder::build(model.config(), |_| Ok::<_, InferError>(values.next().unwrap())).unwrap();
+        let decoded = [&burn as &dyn Decoder, &host].map(|decoder| DecoderScorer::new(decoder, batch_tokens).score(groups).unwrap());
+        for scores in [device].into_iter().chain(decoded) {
+            compare(model, groups, scores);
+        }
+    }
+
+    fn compare(model: &OpenElm, groups: &[ContextGroup], scores: Vec<Vec<TokenScore>>) {
         for (group, scores) in groups.iter().zip(scores) {
             assert_eq!(group.continuations.len(), scores.len());
             for (continuation, score) in group.continuations.iter().zip(scores) {

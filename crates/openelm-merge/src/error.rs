@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use openelm_checkpoint::CheckpointError;
 use openelm_checkpoint::ModelError;
-use openelm_eval::EvalError;
-use openelm_eval::TokenizerError;
+use openelm_eval::{EvalError, InferError, TokenizerError};
 use openelm_formats::FormatError;
 use thiserror::Error;
 
@@ -23,6 +22,8 @@ pub enum MergeError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Eval(#[from] EvalError),
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// A recipe or a search file that cannot be carried out.
     #[error("{path}: {key}: {reason}\nhint: {hint}", path = path.display())]
     Recipe { path: PathBuf, key: String, reason: String, hint: String },

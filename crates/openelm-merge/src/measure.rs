@@ -1,10 +1,9 @@
 //! How good a candidate is: texts and tasks, read once, asked of models that exist in memory alone.
 
-use openelm_checkpoint::Device;
-use openelm_checkpoint::{OpenElm, Precision};
-use openelm_eval::ModelScorer;
-use openelm_eval::Tokenizer;
-use openelm_eval::{Encoding, Task, TaskOptions, evaluate, find_tasks, read_texts, rolling};
+use openelm_checkpoint::{Device, ModelConfig, OpenElm, ParameterInfo, Precision};
+use openelm_eval::{
+    DecoderScorer, Encoding, HostDecoder, ModelScorer, Task, TaskOptions, TokenScorer, Tokenizer, evaluate, find_tasks, read_texts, rolling,
+};
 
 use crate::error::MergeError;
 use crate::models::Models;
@@ -52,19 +51,28 @@ impl<'a> Ruler<'a> {
     pub fn value(&self, recipe: &Recipe, models: &Models, device: &Device) -> Result<f64, MergeError> {
         let plan = Plan::new(recipe, models)?;
         let mut planned = plan.tensors().iter();
-        let model = OpenElm::build(plan.config(), device, |info| -> Result<Vec<f32>, MergeError> {
+        let mut values = |info: &ParameterInfo| -> Result<Vec<f32>, MergeError> {
             let tensor = planned.next().ok_or_else(|| openelm_checkpoint::ModelError::Missing { name: info.name.clone() })?;
             plan.merge(models, tensor)
-        })?;
-        let scorer = ModelScorer::new(&model, Precision::F32, BATCH_TOKENS);
-        let max_length = self.max_length.unwrap_or(model.config().max_context_length).min(model.config().rope_max_length);
+        };
+        // On the CPU our own kernels read the candidate; on other devices burn's operations do.
+        if HostDecoder::serves(device) {
+            let decoder = HostDecoder::build(plan.config(), values)?;
+            return self.score(&DecoderScorer::new(&decoder, BATCH_TOKENS), plan.config());
+        }
+        let model = OpenElm::build(plan.config(), device, &mut values)?;
+        self.score(&ModelScorer::new(&model, Precision::F32, BATCH_TOKENS), plan.config())
+    }
+
+    fn score(&self, scorer: &dyn TokenScorer, config: &ModelConfig) -> Result<f64, MergeError> {
+        let max_length = self.max_length.unwrap_or(config.max_context_length).min(config.rope_max_length);
         let encoding = Encoding { tokenizer: self.tokenizer, add_bos: true, max_length };
         let mut value = 0.0;
         if !self.texts.is_empty() {
-            value += rolling(&self.texts, &encoding, &scorer)?.1.loss();
+            value += rolling(&self.texts, &encoding, scorer)?.1.loss();
         }
         for (task, weight) in &self.tasks {
-            let result = evaluate(task, &encoding, &scorer, |_, _| ())?;
+            let result = evaluate(task, &encoding, scorer, |_, _| ())?;
             value -= weight * result.metric("acc_norm").or(result.metric("acc")).unwrap_or(0.0);
         }
         Ok(value)

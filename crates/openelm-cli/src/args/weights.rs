@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ComputeDtype, ConfigArguments, DecoderArguments};
+use super::{ConfigArguments, DecoderArguments};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -143,7 +143,7 @@ pub struct GenerateArguments {
 
 #[derive(Debug, Args)]
 pub struct EvalArguments {
-    /// Run folder, checkpoint, Hugging Face folder or CoreNet .pt file.
+    /// Run folder, checkpoint, Hugging Face or MLX folder, GGUF or CoreNet .pt file.
     pub weights: PathBuf,
     /// Tasks, suites (zero_shot, openllm, llm360) or task files, with commas between.
     #[arg(long, value_delimiter = ',')]
@@ -181,10 +181,8 @@ pub struct EvalArguments {
     /// Tokenizer. Default: the one that lies with the weights.
     #[arg(long)]
     pub tokenizer: Option<PathBuf>,
-    #[arg(long, default_value = "flex")]
-    pub device: String,
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: ComputeDtype,
+    #[command(flatten)]
+    pub decoder: DecoderArguments,
 }
 
 #[derive(Debug, Args)]

@@ -10,8 +10,8 @@ use crate::args::{DecodeDtype, DecoderArguments, KvDtype};
 
 /// Opens `weights` as asked. OPENELM_KERNELS=off takes burn's operations on the CPU as well.
 pub(super) fn open_decoder(weights: &Weights, arguments: &DecoderArguments) -> Result<Box<dyn Decoder>> {
-    let off = std::env::var("OPENELM_KERNELS").is_ok_and(|value| value == "off");
-    if arguments.device == "flex" && !off {
+    let device = open_device(&arguments.device)?;
+    if HostDecoder::serves(&device) {
         let convert = match arguments.dtype {
             DecodeDtype::Auto => None,
             DecodeDtype::F32 => Some(DType::F32),
@@ -29,11 +29,14 @@ pub(super) fn open_decoder(weights: &Weights, arguments: &DecoderArguments) -> R
     if arguments.kv != KvDtype::F32 {
         bail!("--kv is for the kernels on the CPU\nhint: leave it out, or leave out --device");
     }
-    let precision = match arguments.dtype {
-        DecodeDtype::Auto | DecodeDtype::F32 => Precision::F32,
-        DecodeDtype::Bf16 => Precision::Bf16,
+    Ok(Box::new(BurnDecoder::new(weights.model(&device)?, decode_precision(arguments.dtype)?)))
+}
+
+/// The type of burn's matrix products.
+pub(super) fn decode_precision(dtype: DecodeDtype) -> Result<Precision> {
+    match dtype {
+        DecodeDtype::Auto | DecodeDtype::F32 => Ok(Precision::F32),
+        DecodeDtype::Bf16 => Ok(Precision::Bf16),
         DecodeDtype::F16 => bail!("--dtype f16 is for the kernels on the CPU\nhint: use bf16 or f32 on this device"),
-    };
-    let device = open_device(&arguments.device)?;
-    Ok(Box::new(BurnDecoder::new(weights.model(&device)?, precision)))
+    }
 }

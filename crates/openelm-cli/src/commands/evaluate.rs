@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use openelm_checkpoint::Weights;
 use openelm_eval::{Asked, Encoding, Report, Task, TaskOptions, TaskResult, evaluate, find_tasks, html, published, read_texts, rolling};
-use openelm_infer::ModelScorer;
+use openelm_infer::{DecoderScorer, HostDecoder, ModelScorer, TokenScorer};
 use openelm_model::open_device;
 
-use super::{precision, tokenizer_of};
+use super::decoder::{decode_precision, open_decoder};
+use super::tokenizer_of;
 use crate::args::EvalArguments;
 
 /// Runs `openelm eval`.
@@ -24,7 +25,7 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
     if let Some(out) = &arguments.out {
         std::fs::create_dir_all(out).with_context(|| format!("{}: making the folder failed\nhint: check the path", out.display()))?;
     }
-    let device = open_device(&arguments.device)?;
+    let device = open_device(&arguments.decoder.device)?;
     let weights = Weights::open(&arguments.weights)?;
     let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
         bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
@@ -35,8 +36,14 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
         bail!("--max-length is {max_length}\nhint: give a number from 1 to {}, the positions that the model knows", config.rope_max_length);
     }
     let encoding = Encoding { tokenizer: &tokenizer, add_bos: !arguments.no_bos, max_length };
-    let model = weights.model(&device)?;
-    let scorer = ModelScorer::new(&model, precision(arguments.dtype), arguments.batch_tokens);
+    let (model, decoder);
+    let scorer: Box<dyn TokenScorer + '_> = if HostDecoder::serves(&device) {
+        decoder = open_decoder(&weights, &arguments.decoder)?;
+        Box::new(DecoderScorer::new(&*decoder, arguments.batch_tokens))
+    } else {
+        model = weights.model(&device)?;
+        Box::new(ModelScorer::new(&model, decode_precision(arguments.decoder.dtype)?, arguments.batch_tokens))
+    };
     let terminal = std::io::stderr().is_terminal();
     let mut results = Vec::with_capacity(tasks.len());
     for task in &tasks {
@@ -46,13 +53,13 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
                 eprint!("\r\x1b[2K{}: {done} of {all} contexts", task.name);
             }
         };
-        results.push(evaluate(task, &encoding, &scorer, show)?);
+        results.push(evaluate(task, &encoding, &*scorer, show)?);
         let end = if terminal { "\r\x1b[2K" } else { "" };
         eprintln!("{end}{}: {} documents in {:.1} s", task.name, task.questions.len(), begin.elapsed().as_secs_f64());
     }
     let mut report = Report::new(&arguments.weights.display().to_string(), &results);
     if !texts.is_empty() {
-        let (_, perplexity) = rolling(&texts, &encoding, &scorer)?;
+        let (_, perplexity) = rolling(&texts, &encoding, &*scorer)?;
         report.add_perplexity("text", &perplexity);
     }
     print!("{}", report.table());
