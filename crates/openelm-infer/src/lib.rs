@@ -11,6 +11,7 @@ mod generate;
 mod sampler;
 mod score;
 mod score_model;
+pub mod server;
 mod session;
 
 pub use burn_decoder::BurnDecoder;
