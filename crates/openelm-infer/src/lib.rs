@@ -5,6 +5,7 @@
 
 mod burn_decoder;
 mod cache;
+mod conversation;
 mod decoder;
 mod error;
 mod generate;
@@ -16,6 +17,7 @@ mod session;
 
 pub use burn_decoder::BurnDecoder;
 pub use cache::KvCache;
+pub use conversation::{Answer, Conversation, ConversationError};
 pub use decoder::{Cache, Decoder, Run, Wanted};
 pub use error::InferError;
 pub use generate::{Generation, Limits, StopReason, generate};

@@ -2,18 +2,22 @@
 
 mod bench;
 mod bench_kernels;
+mod chat;
+mod chat_model;
 mod configs;
 mod data;
 mod data_bench;
 mod data_check;
 mod data_plan;
 mod data_stats;
+mod decoder;
 mod evaluate;
 mod export;
 mod generate;
 mod import;
 mod merge;
 mod params;
+mod serve;
 mod tokenizer;
 mod train;
 
@@ -52,6 +56,8 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Export(arguments) => export::export(&arguments),
         Command::Import(arguments) => import::import(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Chat(arguments) => chat::chat(&arguments),
+        Command::Serve(arguments) => serve::serve(&arguments),
         Command::Eval(arguments) => evaluate::eval(&arguments),
         Command::Merge(arguments) => merge::merge(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
