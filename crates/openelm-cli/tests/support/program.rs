@@ -1,6 +1,6 @@
 //! Calls of the real program, and what came of them.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -106,6 +106,13 @@ impl Running {
 
     pub fn is_over(&mut self) -> bool {
         self.child().try_wait().unwrap().is_some()
+    }
+
+    /// The next line of its standard output.
+    pub fn line(&mut self) -> String {
+        let output = self.child().stdout.as_mut().unwrap();
+        let bytes = output.bytes().map(Result::unwrap).take_while(|byte| *byte != b'\n');
+        String::from_utf8(bytes.collect()).unwrap()
     }
 
     /// Sends a signal, such as `INT`.
