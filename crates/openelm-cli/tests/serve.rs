@@ -28,7 +28,7 @@ fn serve(ground: &Ground, more: &[&str]) -> (Running, SocketAddr) {
 fn serves_what_generate_says_and_ends_when_told() {
     let ground = Ground::new();
     ground.finished_run("run");
-    let (mut server, address) = serve(&ground, &["--slots", "2", "--timeout", "60"]);
+    let (mut server, address) = serve(&ground, &["--slots", "2", "--timeout", "60", "--context", "128"]);
     assert_eq!(get(address, "/v1/models").ok()["data"][0]["id"], "run");
     let call = ["generate", "run", "--prompt", "the small bird", "--max-new-tokens", "20", "--json"];
     let generated = ground.call(call).succeeds().json();
@@ -52,7 +52,7 @@ fn serves_what_generate_says_and_ends_when_told() {
 fn a_second_signal_ends_at_once() {
     let ground = Ground::new();
     ground.finished_run("run");
-    let (mut server, address) = serve(&ground, &["--slots", "1"]);
+    let (mut server, address) = serve(&ground, &["--slots", "1", "--context", "128"]);
     let long = json!({"prompt": "the", "max_tokens": 120, "temperature": 1, "ignore_eos": true, "n": 128}).to_string();
     let running = send(address, "POST", COMPLETIONS, JSON, long.as_bytes());
     server.until("the answer to begin", || get(address, "/metrics").body.contains("\nopenelm_slots_busy 1\n"));
@@ -103,7 +103,7 @@ fn chat_takes_lines_and_commands() {
     // Long enough that its answers are words.
     ground.train("run", &["training.steps=60"]).succeeds();
     let chat = |lines: &str, more: &[&str]| {
-        let call = [&["chat", "run", "--temperature", "0", "--max-new-tokens", "10"], more].concat();
+        let call = [&["chat", "run", "--temperature", "0", "--max-new-tokens", "10", "--context", "128"], more].concat();
         ground.call(call).input(lines).succeeds()
     };
     let one = chat("the bird\n", &[]);

@@ -23,12 +23,15 @@ pub struct ServeArguments {
     /// Answers that are made at once.
     #[arg(long, default_value_t = 4)]
     pub slots: usize,
-    /// Tokens of a prompt with its answer. Default: the model's.
+    /// Tokens of a prompt with its answer. Default: what the model was trained with.
     #[arg(long)]
     pub context: Option<usize>,
     /// Requests that may wait for a slot; one more is refused.
     #[arg(long, default_value_t = 64)]
     pub queue: usize,
+    /// Clients that may be connected at once.
+    #[arg(long, default_value_t = 512)]
+    pub connections: usize,
     /// Seconds for an answer, waiting included.
     #[arg(long, default_value_t = 600.0)]
     pub timeout: f64,
@@ -78,7 +81,7 @@ pub struct ChatArguments {
     pub repetition_penalty: f32,
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Tokens of the conversation at most. Default: the model's.
+    /// Tokens of the conversation at most. Default: what the model was trained with.
     #[arg(long)]
     pub context: Option<usize>,
     #[command(flatten)]

@@ -51,7 +51,7 @@ pub(super) fn chat(arguments: &ChatArguments) -> Result<()> {
     };
     let mut sampler = Sampler::new(settings)?;
     let ChatModel { decoder, tokenizer, template } = ChatModel::open(&arguments.weights, &arguments.model)?;
-    let context = arguments.context.unwrap_or(usize::MAX);
+    let context = arguments.context.unwrap_or(decoder.config().max_context_length);
     let mut conversation = Conversation::new(decoder, tokenizer, template, context);
     conversation.reset(arguments.system.clone());
     let interrupt = Interrupt::listen()?;

@@ -15,11 +15,12 @@ use crate::args::ServeArguments;
 pub(super) fn serve(arguments: &ServeArguments) -> Result<()> {
     let settings = ServerSettings {
         slots: arguments.slots,
-        context: arguments.context.unwrap_or(usize::MAX),
+        context: arguments.context,
         queue: arguments.queue,
         timeout: seconds("timeout", arguments.timeout)?,
         drain: seconds("drain", arguments.drain)?,
         body_limit: arguments.body_limit_kib.saturating_mul(1024),
+        connections: arguments.connections,
         prefill_chunk: arguments.prefill_chunk,
         kept_caches: arguments.keep.unwrap_or(arguments.slots),
         api_key: arguments.api_key_file.as_deref().map(key_of).transpose()?,

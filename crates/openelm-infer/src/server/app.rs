@@ -19,6 +19,8 @@ use crate::server::settings::{ServedModel, ServerSettings};
 pub(super) struct App {
     pub model: ServedModel,
     pub settings: ServerSettings,
+    /// Positions of a sequence, prompt and answer together.
+    pub context: usize,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
     /// Seconds since 1970 when the server began.
@@ -31,15 +33,16 @@ pub(super) struct App {
 impl App {
     /// Checks the settings and begins the scheduler's thread.
     pub fn start(model: ServedModel, settings: ServerSettings) -> Result<Arc<Self>, ServerError> {
-        let settings = settings.checked(&model)?;
+        let context = settings.checked(&model)?;
         let queue = Arc::new(Queue::new(settings.queue, settings.slots));
         let metrics = Arc::new(Metrics::default());
-        let scheduler = Scheduler::new(&model, &settings, Arc::clone(&queue), Arc::clone(&metrics));
+        let scheduler = Scheduler::new(&model, &settings, context, Arc::clone(&queue), Arc::clone(&metrics));
         let thread = std::thread::Builder::new().name("scheduler".into()).spawn(move || scheduler.run());
         thread.map_err(|source| ServerError::System { action: "starting the scheduler's thread", source })?;
         Ok(Arc::new(Self {
             model,
             settings,
+            context,
             queue,
             metrics,
             begun: unix_seconds(),

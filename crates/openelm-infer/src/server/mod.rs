@@ -7,6 +7,7 @@
 mod answer;
 mod app;
 mod caches;
+mod connections;
 mod error;
 mod fields;
 mod handlers;

@@ -65,7 +65,7 @@ fn card(app: &App) -> Value {
         "object": "model",
         "created": app.begun,
         "owned_by": "openelm",
-        "max_model_len": app.settings.context,
+        "max_model_len": app.context,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use openelm_tokenizer::{Decoder as TextDecoder, Tokenizer};
 
@@ -10,6 +10,7 @@ use crate::decoder::Cache;
 use crate::sampler::Sampler;
 use crate::server::job::{Event, FinishReason, Request, Sequence, Usage};
 use crate::server::logprobs::TokenLogprob;
+use crate::server::metrics::Metrics;
 use crate::server::stop_strings::StopStrings;
 
 /// A sequence that holds a slot.
@@ -29,13 +30,6 @@ pub(super) struct Row {
     counts: HashMap<u32, u32>,
     /// When the last token came.
     last: Option<Instant>,
-}
-
-/// What a new token took: since the request's arrival for an answer's first, else since the token before.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Waited {
-    First(Duration),
-    Next(Duration),
 }
 
 impl Row {
@@ -76,7 +70,7 @@ impl Row {
     }
 
     /// Makes the next token of `logits` [vocabulary], the ones behind the last token, and tells the client. True: the answer is whole.
-    pub fn advance(&mut self, mut logits: Vec<f32>, tokenizer: &Tokenizer, context: usize) -> (bool, Waited) {
+    pub fn advance(&mut self, mut logits: Vec<f32>, tokenizer: &Tokenizer, context: usize, metrics: &Metrics) -> bool {
         let request = Arc::clone(&self.request);
         let wishes = &request.wishes;
         let raw = wishes.logprobs.map(|count| (count, logits.clone()));
@@ -85,10 +79,11 @@ impl Row {
         self.ids.push(id);
         *self.counts.entry(id).or_default() += 1;
         let now = Instant::now();
-        let waited = match self.last.replace(now) {
-            Some(last) => Waited::Next(now - last),
-            None => Waited::First(now - request.arrived),
-        };
+        match self.last.replace(now) {
+            Some(last) => metrics.token_seconds.observe(now - last),
+            None => metrics.first_token_seconds.observe(now - request.arrived),
+        }
+        metrics.tokens_made.add(1);
         let logprob = raw.map(|(count, raw)| TokenLogprob::of(&raw, id, count, tokenizer));
         let ended = tokenizer.eos_id() == Some(id) && !wishes.ignore_eos;
         let made = self.ids.len() - self.prompt.len();
@@ -120,7 +115,7 @@ impl Row {
         if let Some(reason) = reason {
             let _ = request.events.send(Event::Finished { choice: self.choice, reason, usage: self.usage() });
         }
-        (reason.is_some(), waited)
+        reason.is_some()
     }
 
     /// Bias and penalties that are added to logits.

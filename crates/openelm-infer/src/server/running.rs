@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -13,12 +12,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::server::app::App;
+use crate::server::connections::BoundedListener;
 use crate::server::error::ServerError;
 use crate::server::routes::router;
 use crate::server::settings::{ServedModel, ServerSettings};
 
 /// Threads for clients; the decoder has its own.
 const CLIENT_THREADS: usize = 2;
+/// Between two requests of a client, and for sending one.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 /// For the last bytes on their way to clients.
 const LAST_BYTES: Duration = Duration::from_secs(2);
 
@@ -44,8 +46,9 @@ impl Server {
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(|source| ServerError::Bind { address, source })?;
         let address = listener.local_addr().map_err(system("asking for the address"))?;
         let app = App::start(model, settings)?;
-        // Tokens are small and must not wait for each other.
-        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+        // An answer that is not streamed says nothing until it is whole.
+        let silence = app.settings.timeout.saturating_add(LONGEST_SILENCE);
+        let listener = BoundedListener::new(listener, app.settings.connections, silence);
         let (close, closed) = oneshot::channel();
         let service = axum::serve(listener, router(Arc::clone(&app)));
         let service = service.with_graceful_shutdown(async move { drop(closed.await) });
@@ -60,7 +63,7 @@ impl Server {
 
     /// Positions of a sequence, prompt and answer together.
     pub fn context(&self) -> usize {
-        self.app.settings.context
+        self.app.context
     }
 
     /// Refuses new requests, waits for the running ones as long as the settings say, and ends. True: all came to their ends.

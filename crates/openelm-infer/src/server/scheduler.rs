@@ -17,7 +17,7 @@ use crate::server::error::ApiError;
 use crate::server::job::{Event, Request, Sequence};
 use crate::server::metrics::Metrics;
 use crate::server::queue::Queue;
-use crate::server::row::{Row, Waited};
+use crate::server::row::Row;
 use crate::server::settings::{ServedModel, ServerSettings};
 
 pub(super) struct Scheduler {
@@ -47,18 +47,18 @@ impl Drop for AtTheEnd {
 }
 
 impl Scheduler {
-    /// `settings` are checked.
-    pub fn new(model: &ServedModel, settings: &ServerSettings, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
+    /// `settings` are checked; `context` positions hold a sequence.
+    pub fn new(model: &ServedModel, settings: &ServerSettings, context: usize, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
         Self {
             decoder: Arc::clone(&model.decoder),
             tokenizer: model.tokenizer.clone(),
             queue,
             metrics,
             slots: settings.slots,
-            context: settings.context,
+            context,
             prefill_chunk: settings.prefill_chunk,
             rows: Vec::new(),
-            caches: Caches::new(settings.kept_caches, settings.context),
+            caches: Caches::new(settings.kept_caches, context),
             waiting: VecDeque::new(),
         }
     }
@@ -159,12 +159,7 @@ impl Scheduler {
         // From the back, for a row that is taken out is replaced by the last one.
         for ((place, wanted), logits) in places.into_iter().zip(all).rev() {
             let Some(row) = self.rows.get_mut(place).filter(|_| wanted == Wanted::Last) else { continue };
-            let (whole, waited) = row.advance(logits, &self.tokenizer, self.context);
-            self.metrics.tokens_made.add(1);
-            match waited {
-                Waited::First(time) => self.metrics.first_token_seconds.observe(time),
-                Waited::Next(time) => self.metrics.token_seconds.observe(time),
-            }
+            let whole = row.advance(logits, &self.tokenizer, self.context, &self.metrics);
             if whole {
                 self.release(place);
             }

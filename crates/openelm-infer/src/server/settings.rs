@@ -30,8 +30,9 @@ impl fmt::Debug for ServedModel {
 pub struct ServerSettings {
     /// Sequences that are continued at once.
     pub slots: usize,
-    /// Positions of a sequence, prompt and answer together; at most the model's.
-    pub context: usize,
+    /// Positions of a sequence, prompt and answer together, at most those of the model's rotary table; `None`: those that it was
+    /// trained with.
+    pub context: Option<usize>,
     /// Requests that may wait for a slot. One more is refused.
     pub queue: usize,
     /// From a request's arrival to the end of its answer.
@@ -40,6 +41,8 @@ pub struct ServerSettings {
     pub drain: Duration,
     /// Bytes of a request's body.
     pub body_limit: usize,
+    /// Clients that may be connected at once; more wait to be let in.
+    pub connections: usize,
     /// Prompt tokens that are read at a time, beside the tokens of the running answers.
     pub prefill_chunk: usize,
     /// Caches of finished sequences that are kept for prompts that begin like them.
@@ -52,11 +55,12 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             slots: 4,
-            context: usize::MAX,
+            context: None,
             queue: 64,
             timeout: Duration::from_secs(600),
             drain: Duration::from_secs(30),
             body_limit: 4 << 20,
+            connections: 512,
             prefill_chunk: 256,
             kept_caches: 4,
             api_key: None,
@@ -65,12 +69,13 @@ impl Default for ServerSettings {
 }
 
 impl ServerSettings {
-    /// Fails for limits with which nothing could be served; brings the context down to the model's.
-    pub(super) fn checked(mut self, model: &ServedModel) -> Result<Self, ServerError> {
+    /// Fails for limits with which nothing could be served. Gives the context, too.
+    pub(super) fn checked(&self, model: &ServedModel) -> Result<usize, ServerError> {
         let least_one = [
             ("slots", self.slots),
-            ("context", self.context),
+            ("context", self.context.unwrap_or(1)),
             ("body limit", self.body_limit),
+            ("connections", self.connections),
             ("prefill chunk", self.prefill_chunk),
             ("timeout", usize::from(!self.timeout.is_zero())),
         ];
@@ -81,11 +86,11 @@ impl ServerSettings {
             let reason = "is empty, or holds what no HTTP header can";
             return Err(ServerError::Setting { name: "API key", reason, hint: "take letters, digits and signs of ASCII, without spaces" });
         }
-        let model_context = model.decoder.config().rope_max_length;
-        if self.context != usize::MAX && self.context > model_context {
-            return Err(ServerError::Context { asked: self.context, model: model_context });
+        let config = model.decoder.config();
+        match self.context {
+            Some(asked) if asked > config.rope_max_length => Err(ServerError::Context { asked, model: config.rope_max_length }),
+            Some(asked) => Ok(asked),
+            None => Ok(config.max_context_length.min(config.rope_max_length)),
         }
-        self.context = self.context.min(model_context);
-        Ok(self)
     }
 }

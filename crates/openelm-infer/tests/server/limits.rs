@@ -120,7 +120,7 @@ fn settings_that_allow_nothing_are_refused() {
         Server::start(model, settings, "127.0.0.1:0".parse().unwrap()).unwrap_err().to_string()
     };
     assert!(start(ServerSettings { slots: 0, ..Default::default() }).contains("the slots is 0"));
-    assert!(start(ServerSettings { context: 5000, ..Default::default() }).contains("the model's holds 4096"));
+    assert!(start(ServerSettings { context: Some(5000), ..Default::default() }).contains("the model's holds 4096"));
     assert!(start(ServerSettings { api_key: Some("a b".into()), ..Default::default() }).contains("API key"));
 }
 
@@ -128,7 +128,7 @@ fn settings_that_allow_nothing_are_refused() {
 fn the_key_is_asked_for() {
     let server = serve(
         Arc::new(Bent::new(Duration::ZERO)),
-        ServerSettings { context: CONTEXT, api_key: Some("sesame".into()), ..Default::default() },
+        ServerSettings { context: Some(CONTEXT), api_key: Some("sesame".into()), ..Default::default() },
     );
     let ask = |authorization: &str| {
         let headers = format!("{JSON}{authorization}");
@@ -223,9 +223,23 @@ fn a_body_that_is_too_long_is_not_read() {
 }
 
 #[test]
+fn connections_have_an_end_and_a_number() {
+    let settings = ServerSettings { connections: 2, timeout: Duration::from_millis(1), ..Default::default() };
+    let server = slow_server(Duration::ZERO, settings);
+    let idle = [(); 2].map(|()| std::net::TcpStream::connect(server.address()).unwrap());
+    // A third one is not served while two are there.
+    let third = send(server.address(), "GET", "/health", "", b"");
+    third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!((&third).read(&mut [0]).is_err());
+    drop(idle);
+    third.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    receive(third).ok();
+}
+
+#[test]
 fn a_step_that_fails_is_told_and_forgotten() {
     let decoder = Arc::new(Bent::new(Duration::ZERO));
-    let server = serve(Arc::<Bent>::clone(&decoder), ServerSettings { context: CONTEXT, ..Default::default() });
+    let server = serve(Arc::<Bent>::clone(&decoder), ServerSettings { context: Some(CONTEXT), ..Default::default() });
     decoder.fails.store(true, Ordering::SeqCst);
     let reply = post(server.address(), COMPLETIONS, &short());
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (500, &json!("model_failed")));
@@ -255,7 +269,7 @@ fn an_ending_server_finishes_what_it_began() {
 
 #[test]
 fn an_ending_server_does_not_wait_for_ever() {
-    let settings = ServerSettings { slots: 1, context: CONTEXT, drain: Duration::from_millis(200), ..Default::default() };
+    let settings = ServerSettings { slots: 1, context: Some(CONTEXT), drain: Duration::from_millis(200), ..Default::default() };
     let model = ServedModel {
         name: "tiny".into(),
         decoder: Arc::new(Bent::new(STEP)),

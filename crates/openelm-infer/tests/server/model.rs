@@ -64,13 +64,13 @@ pub const CONTEXT: usize = 256;
 
 /// A server without delays.
 pub fn server() -> Server {
-    let settings = ServerSettings { context: CONTEXT, prefill_chunk: 24, ..ServerSettings::default() };
+    let settings = ServerSettings { context: Some(CONTEXT), prefill_chunk: 24, ..ServerSettings::default() };
     serve(Arc::new(BurnDecoder::new(model(), Precision::F32)), settings)
 }
 
 /// A server that needs `delay` for a step.
 pub fn slow_server(delay: Duration, settings: ServerSettings) -> Server {
-    serve(Arc::new(Bent::new(delay)), ServerSettings { context: CONTEXT, ..settings })
+    serve(Arc::new(Bent::new(delay)), ServerSettings { context: Some(CONTEXT), ..settings })
 }
 
 /// The text of `openelm generate` behind `prompt`.
