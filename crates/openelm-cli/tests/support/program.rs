@@ -111,8 +111,12 @@ impl Running {
     /// The next line of its standard output.
     pub fn line(&mut self) -> String {
         let output = self.child().stdout.as_mut().unwrap();
-        let bytes = output.bytes().map(Result::unwrap).take_while(|byte| *byte != b'\n');
-        String::from_utf8(bytes.collect()).unwrap()
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        // Byte by byte: what comes behind the line belongs to whoever reads next.
+        while output.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
     }
 
     /// Sends a signal, such as `INT`.

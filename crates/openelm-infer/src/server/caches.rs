@@ -80,3 +80,74 @@ impl Caches {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use openelm_model::{OpenElm, Precision, preset};
+
+    use super::*;
+    use crate::burn_decoder::BurnDecoder;
+    use crate::decoder::{Run, Wanted};
+
+    fn decoder() -> BurnDecoder {
+        let mut config = preset("gpt-test").unwrap();
+        config.vocab_size = 99;
+        BurnDecoder::new(OpenElm::init(&config, 1, &Device::flex()).unwrap(), Precision::F32)
+    }
+
+    /// A sequence that has been read, of `start` twenty times and then `end`.
+    fn ids(start: u32, end: &[u32]) -> Vec<u32> {
+        [&vec![start; 20], end].concat()
+    }
+
+    fn read(decoder: &BurnDecoder, caches: &mut Caches, ids: &[u32]) -> usize {
+        let mut cache = caches.take(ids, std::iter::empty(), decoder);
+        let reused = cache.length();
+        decoder.read(&mut [Run { ids: &ids[reused..], cache: &mut cache, logits: Wanted::Nothing }]).unwrap();
+        caches.keep(ids.to_vec(), cache);
+        reused
+    }
+
+    #[test]
+    fn the_longest_beginning_is_found_and_the_oldest_goes() {
+        let decoder = decoder();
+        let mut caches = Caches::new(2, 40);
+        assert_eq!(read(&decoder, &mut caches, &ids(1, &[2, 3])), 0);
+        // The last token is always read, for its logits.
+        assert_eq!(read(&decoder, &mut caches, &ids(1, &[2, 3])), 21);
+        assert_eq!(caches.kept.len(), 1);
+        assert_eq!(read(&decoder, &mut caches, &ids(1, &[2, 3, 4])), 22);
+        assert_eq!(caches.kept.len(), 1);
+        assert_eq!(read(&decoder, &mut caches, &ids(1, &[9])), 20);
+        assert_eq!(read(&decoder, &mut caches, &ids(1, &[2, 3, 4, 5])), 23);
+        // Two are kept; a third takes the place of the one that was not used for longest.
+        assert_eq!(read(&decoder, &mut caches, &ids(7, &[])), 0);
+        assert_eq!(caches.kept.len(), 2);
+        assert_eq!(read(&decoder, &mut caches, &ids(1, &[9, 9])), 20);
+        assert_eq!(caches.kept.len(), 2);
+        // The long one was copied, and so used, after the sevens.
+        assert_eq!(read(&decoder, &mut caches, &ids(1, &[2, 3, 4, 5])), 23);
+        assert_eq!(read(&decoder, &mut caches, &ids(7, &[1])), 0);
+    }
+
+    #[test]
+    fn short_sequences_and_none_to_keep() {
+        let decoder = decoder();
+        let mut caches = Caches::new(2, 40);
+        assert_eq!((read(&decoder, &mut caches, &[1; 15]), read(&decoder, &mut caches, &[1; 15])), (0, 0));
+        let mut none = Caches::new(0, 40);
+        assert_eq!((read(&decoder, &mut none, &ids(1, &[])), read(&decoder, &mut none, &ids(1, &[]))), (0, 0));
+    }
+
+    #[test]
+    fn a_running_sequence_is_copied_and_goes_on() {
+        let decoder = decoder();
+        let mut caches = Caches::new(2, 40);
+        let (prompt, longer) = (ids(1, &[2, 3]), ids(1, &[2, 4]));
+        let mut running = decoder.cache(40);
+        decoder.read(&mut [Run { ids: &prompt, cache: &mut running, logits: Wanted::Nothing }]).unwrap();
+        let copy = caches.take(&longer, [(prompt.as_slice(), &running)].into_iter(), &decoder);
+        assert_eq!((copy.length(), running.length(), copy.capacity()), (21, 22, 40));
+    }
+}

@@ -128,23 +128,33 @@ impl Scheduler {
         self.rows.push(Row::new(sequence, request, sampler, cache, &self.tokenizer));
     }
 
+    /// Tokens to read of each row: those that are unread, but of prompts together no more than a piece, which short ones share
+    /// evenly with long ones.
+    fn counts(&self) -> Vec<usize> {
+        let mut counts: Vec<usize> = self.rows.iter().map(Row::unread).collect();
+        let mut in_prompt: Vec<usize> = (0..counts.len()).filter(|place| self.rows.get(*place).is_some_and(Row::in_prompt)).collect();
+        in_prompt.sort_by_key(|place| counts.get(*place).copied());
+        let mut budget = self.prefill_chunk;
+        for (done, place) in in_prompt.iter().enumerate() {
+            if let Some(count) = counts.get_mut(*place) {
+                *count = (*count).min((budget / (in_prompt.len() - done)).max(1));
+                budget = budget.saturating_sub(*count);
+            }
+        }
+        counts
+    }
+
     /// Reads once with all rows.
     fn step(&mut self) {
         let begin = Instant::now();
-        let mut budget = self.prefill_chunk;
+        let counts = self.counts();
         let (mut places, mut runs) = (Vec::new(), Vec::new());
-        for (place, row) in self.rows.iter_mut().enumerate() {
-            let (unread, in_prompt) = (row.unread(), row.in_prompt());
-            let count = if in_prompt { unread.min(budget) } else { unread };
-            if count == 0 {
-                continue;
-            }
-            if in_prompt {
-                budget -= count;
+        for ((place, row), count) in self.rows.iter_mut().enumerate().zip(counts) {
+            if row.in_prompt() {
                 self.metrics.prompt_tokens.add(count);
             }
             let start = row.cache.length();
-            let logits = if count == unread { Wanted::Last } else { Wanted::Nothing };
+            let logits = if count == row.unread() { Wanted::Last } else { Wanted::Nothing };
             let Row { ids, cache, .. } = row;
             let ids = ids.get(start..start + count).unwrap_or_default();
             runs.push(Run { ids, cache, logits });

@@ -83,7 +83,7 @@ impl ChatTemplate {
         });
         environment.add_function("strftime_now", |format: &str| clock::strftime_now(format));
         environment.add_filter("tojson", json::to_json);
-        environment.set_unknown_method_callback(|state, value, method, arguments| python::call(state, value, method, arguments));
+        environment.set_unknown_method_callback(python::call);
         environment.add_template_owned(NAME, source.to_owned()).map_err(fault)?;
         Ok(Self { environment, source: source.to_owned(), origin: origin.to_owned() })
     }
