@@ -93,9 +93,9 @@ fn main() {
 /// One request; gives its seconds, those of its refusals included.
 fn one(address: &str, client: usize, place: usize, tokens: usize, alone: &[String], tally: &Tally) -> f64 {
     let which = (client + place) % PROMPTS.len();
-    let stream = (client + place / 8) % 2 == 0;
+    let stream = (client + place / 8).is_multiple_of(2);
     let begin = Instant::now();
-    if stream && (client * 7 + place) % 16 == 0 {
+    if stream && (client * 7 + place).is_multiple_of(16) {
         let mut connection = open(address, "POST", "/v1/completions", &request(PROMPTS[which], tokens, true));
         connection.read_exact(&mut [0; 64]).unwrap();
         tally.left.fetch_add(1, Ordering::Relaxed);

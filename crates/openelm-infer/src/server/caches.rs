@@ -98,7 +98,7 @@ mod tests {
 
     /// A sequence that has been read, of `start` twenty times and then `end`.
     fn ids(start: u32, end: &[u32]) -> Vec<u32> {
-        [&vec![start; 20], end].concat()
+        [&[start; 20], end].concat()
     }
 
     fn read(decoder: &BurnDecoder, caches: &mut Caches, ids: &[u32]) -> usize {
