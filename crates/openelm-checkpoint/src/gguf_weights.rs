@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use openelm_formats::{DType, FormatError, Gguf, GgufValue, TensorInfo, TensorSource, encode_f32};
+use openelm_formats::{DType, FormatError, Gguf, GgufValue, TensorBytes, TensorInfo, TensorSource, encode_f32};
 use openelm_model::ModelConfig;
 
 use crate::error::CheckpointError;
@@ -182,6 +182,15 @@ impl TensorSource for GgufWeights {
                 Ok(Cow::Owned(bytes))
             }
         }
+    }
+
+    fn parts(&self, name: &str) -> Result<Vec<(TensorInfo, TensorBytes)>, FormatError> {
+        let (_, parts) = self.parts_of(name)?;
+        let mut all = Vec::with_capacity(parts.len());
+        for part in parts {
+            all.append(&mut self.file.parts(&part.name)?);
+        }
+        Ok(all)
     }
 
     fn release(&self, name: &str) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use openelm_formats::{DType, Safetensors, TensorSource, TorchFile, encode_f32};
+use openelm_formats::{DType, Safetensors, TensorBytes, TensorInfo, TensorSource, TorchFile, encode_f32};
 use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo};
 
 use crate::chat_template::chat_template_of;
@@ -213,6 +213,14 @@ impl Weights {
         let bytes = self.source.bytes(name)?.into_owned();
         self.source.release(name);
         Ok(bytes)
+    }
+
+    /// A parameter as the file stores it, to be kept beyond these weights: one part, or several whose rows follow each other.
+    ///
+    /// # Errors
+    /// When the file has no such tensor or breaks.
+    pub fn parts(&self, info: &ParameterInfo) -> Result<Vec<(TensorInfo, TensorBytes)>, CheckpointError> {
+        Ok(self.source.parts(self.file_name(info)?)?)
     }
 
     fn file_name(&self, info: &ParameterInfo) -> Result<&str, CheckpointError> {

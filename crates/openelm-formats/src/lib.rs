@@ -23,5 +23,5 @@ pub use error::FormatError;
 pub use float::{decode_f32, encode_f32};
 pub use gguf::{Gguf, GgufArray, GgufValue, GgufWriter};
 pub use safetensors::{Safetensors, SafetensorsWriter, write_sharded};
-pub use source::TensorSource;
+pub use source::{TensorBytes, TensorSource};
 pub use torch::{PickleValue, StateDict, StoredTensor, TorchFile, write_torch};

@@ -1,11 +1,49 @@
 //! One way to read weights, whatever file they lie in.
 
 use std::borrow::Cow;
+use std::ops::{Deref, Range};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::dtype::TensorInfo;
 use crate::error::FormatError;
 use crate::float::decode_f32;
+use crate::mapped_file::MappedFile;
+
+/// Bytes of a tensor that outlive the source they came from: a part of a mapped file, or memory of their own. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct TensorBytes(Kept);
+
+#[derive(Debug, Clone)]
+enum Kept {
+    Mapped(MappedFile, Range<usize>),
+    Own(Arc<[u8]>),
+}
+
+impl TensorBytes {
+    /// `range` of a file; `None` when the file is shorter.
+    pub(crate) fn mapped(file: &MappedFile, range: Range<usize>) -> Option<Self> {
+        file.bytes().get(range.clone())?;
+        Some(Self(Kept::Mapped(file.clone(), range)))
+    }
+}
+
+impl From<Vec<u8>> for TensorBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Kept::Own(bytes.into()))
+    }
+}
+
+impl Deref for TensorBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Kept::Mapped(file, range) => file.bytes().get(range.clone()).unwrap_or_default(),
+            Kept::Own(bytes) => bytes,
+        }
+    }
+}
 
 /// Named tensors that can be read one at a time.
 pub trait TensorSource: Send + Sync {
@@ -18,6 +56,13 @@ pub trait TensorSource: Send + Sync {
     /// The tensor's elements, row by row and little endian, or its blocks; `info.byte_len()` bytes. Borrowed where they can be handed
     /// out of the mapped file as they are.
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FormatError>;
+
+    /// The tensor as it is stored, to be kept: mostly one part; several where the file keeps its rows in tensors of their own, one below
+    /// the other. Parts lie in the mapped file where they can.
+    fn parts(&self, name: &str) -> Result<Vec<(TensorInfo, TensorBytes)>, FormatError> {
+        let info = self.info(name).ok_or_else(|| FormatError::no_tensor(self.path(), name))?;
+        Ok(vec![(info.clone(), self.bytes(name)?.into_owned().into())])
+    }
 
     /// Says that the tensor is not read again soon: its pages leave the process's memory, though not the system's cache. With this
     /// after each tensor, going through a model takes the memory of one tensor even by the strictest count. Unknown names are ignored.

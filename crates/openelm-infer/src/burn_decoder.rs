@@ -53,7 +53,7 @@ impl Decoder for BurnDecoder {
         check_runs(self.model.config(), runs)?;
         let mut all = Vec::with_capacity(runs.len());
         for run in runs {
-            let CacheKind::Tensors(cache) = &mut run.cache.0;
+            let CacheKind::Tensors(cache) = &mut run.cache.0 else { return Err(InferError::ForeignCache) };
             let hidden = self.hidden(run.ids, cache)?;
             let wanted = match run.logits {
                 Wanted::Nothing => {
@@ -69,5 +69,44 @@ impl Decoder for BurnDecoder {
             all.push(logits);
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use openelm_model::preset;
+
+    use super::*;
+
+    #[test]
+    fn logits_are_those_without_a_cache() {
+        let mut config = preset("OpenELM-tiny").unwrap();
+        config.vocab_size = 50;
+        let device = Device::flex();
+        let model = OpenElm::init(&config, 4, &device).unwrap();
+        let ids: Vec<u32> = (0..23).map(|i| (i * 7 + 3) % 50).collect();
+        let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        let all = Tensor::<2, Int>::from_data(TensorData::new(values, [1, ids.len()]), &device);
+        let whole: Vec<f32> = model.forward(all, Precision::F32).unwrap().into_data().try_to_vec().unwrap();
+        let decoder = BurnDecoder::new(model, Precision::F32);
+        let mut cache = decoder.cache(64);
+        let mut read = 0;
+        for part in [5, 1, 1, 9, 1, 6] {
+            let logits = read_last(&decoder, &mut cache, &ids[read..read + part]);
+            read += part;
+            let expected = &whole[(read - 1) * 50..read * 50];
+            let apart = logits.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart < 2e-5, "after {read} tokens: {apart}");
+        }
+        // A cache that was cut goes on as if it had never been longer.
+        cache.truncate(5);
+        let logits = read_last(&decoder, &mut cache, &ids[5..7]);
+        let apart = logits.iter().zip(&whole[6 * 50..7 * 50]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 2e-5, "{apart}");
+    }
+
+    fn read_last(decoder: &BurnDecoder, cache: &mut Cache, ids: &[u32]) -> Vec<f32> {
+        decoder.read(&mut [Run { ids, cache, logits: Wanted::Last }]).unwrap().remove(0)
     }
 }

@@ -3,6 +3,7 @@
 //! What must stay true: a call that fails before the device does leaves every cache as it was; the logits of a sequence are those of
 //! the whole sequence read alone without a cache, but for rounding.
 
+use openelm_kernels::KvStore;
 use openelm_model::ModelConfig;
 
 use crate::cache::KvCache;
@@ -34,6 +35,7 @@ pub struct Cache(pub(crate) CacheKind);
 #[derive(Debug)]
 pub(crate) enum CacheKind {
     Tensors(KvCache),
+    Host(KvStore),
 }
 
 impl Cache {
@@ -41,6 +43,7 @@ impl Cache {
     pub fn length(&self) -> usize {
         match &self.0 {
             CacheKind::Tensors(cache) => cache.length(),
+            CacheKind::Host(store) => store.length(),
         }
     }
 
@@ -48,6 +51,7 @@ impl Cache {
     pub fn capacity(&self) -> usize {
         match &self.0 {
             CacheKind::Tensors(cache) => cache.capacity(),
+            CacheKind::Host(store) => store.capacity(),
         }
     }
 
@@ -55,6 +59,7 @@ impl Cache {
     pub fn truncate(&mut self, length: usize) {
         match &mut self.0 {
             CacheKind::Tensors(cache) => cache.truncate(length),
+            CacheKind::Host(store) => store.truncate(length),
         }
     }
 
@@ -62,6 +67,7 @@ impl Cache {
     pub fn fork(&self, length: usize) -> Self {
         match &self.0 {
             CacheKind::Tensors(cache) => Self(CacheKind::Tensors(cache.fork(length))),
+            CacheKind::Host(store) => Self(CacheKind::Host(store.fork(length))),
         }
     }
 }
@@ -73,6 +79,11 @@ pub trait Decoder: Send + Sync {
 
     /// An empty cache with room for `capacity` positions, at most the rotary table's.
     fn cache(&self, capacity: usize) -> Cache;
+
+    /// Bytes of weights that one decoded token reads from memory; 0 where that is not known.
+    fn bytes_per_token(&self) -> usize {
+        0
+    }
 
     /// Reads every run. Gives one list of logits a run: empty, [vocabulary], or [ids, vocabulary], as it wants.
     ///

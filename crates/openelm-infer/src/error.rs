@@ -1,5 +1,7 @@
 //! What can go wrong while generating.
 
+use openelm_checkpoint::CheckpointError;
+use openelm_kernels::KernelError;
 use openelm_model::ModelError;
 use thiserror::Error;
 
@@ -8,6 +10,18 @@ use thiserror::Error;
 pub enum InferError {
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The CPU kernels refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// Weights that cannot be read.
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+    /// A cache that another engine made.
+    #[error("the cache was made by another engine\nhint: make it with the engine that reads with it")]
+    ForeignCache,
+    /// A draft model that speaks another language.
+    #[error("the draft model has a vocabulary of {draft}, the model one of {model}\nhint: use a draft model with the same tokenizer")]
+    DraftVocabulary { draft: usize, model: usize },
     /// A prompt that leaves no room.
     #[error("the prompt has {prompt} tokens, the model's context holds {context}\nhint: shorten the prompt")]
     PromptTooLong { prompt: usize, context: usize },

@@ -1,12 +1,13 @@
-//! A prompt continued, token by token.
+//! A prompt continued, token by token, or several at a time where a draft guesses them.
+//!
+//! What must stay true: every token is drawn from the model's own logits behind all tokens before it, with a draft as without one.
 
 use std::time::Instant;
 
-use openelm_model::{OpenElm, Precision};
-
+use crate::decoder::{Decoder, Run, Wanted};
+use crate::draft::Draft;
 use crate::error::InferError;
 use crate::sampler::Sampler;
-use crate::session::Session;
 
 /// When to stop.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct Generation {
     pub ids: Vec<u32>,
     pub reason: StopReason,
     pub prompt_tokens: usize,
+    /// New tokens that a draft had proposed.
+    pub accepted: usize,
     /// Seconds until the first token.
     pub prefill_seconds: f64,
     /// Seconds for the tokens after the first.
@@ -50,58 +53,79 @@ impl Generation {
     }
 }
 
-/// Continues `prompt`. Each new token is given to `receive` at once; it says whether to go on.
+/// Continues `prompt`. Each new token is given to `receive` at once; it says whether to go on. With a `draft`, several tokens are
+/// checked at a time; the text is the same as without.
 ///
 /// # Errors
 /// When the prompt is empty, too long or has unknown ids, or the device fails.
 pub fn generate(
-    model: &OpenElm,
+    decoder: &dyn Decoder,
     prompt: &[u32],
     sampler: &mut Sampler,
     limits: &Limits,
-    precision: Precision,
+    mut draft: Option<&mut Draft<'_>>,
     mut receive: impl FnMut(u32) -> bool,
 ) -> Result<Generation, InferError> {
-    let context = model.config().rope_max_length;
+    let context = decoder.config().rope_max_length;
     if prompt.len() > context {
         return Err(InferError::PromptTooLong { prompt: prompt.len(), context });
     }
-    // The last new token is not read again, so it needs no room.
-    let capacity = prompt.len() + limits.max_new_tokens.saturating_sub(1);
-    let mut session = Session::new(model, capacity, precision);
+    // The last new token is not read again, so it needs no room; rejected proposals are read and forgotten.
+    let ahead = draft.as_ref().map_or(0, |draft| draft.tokens());
+    let mut cache = decoder.cache((prompt.len() + limits.max_new_tokens.saturating_sub(1) + ahead).min(context));
     let mut seen = prompt.to_vec();
     let begin = Instant::now();
-    let mut logits = session.read(prompt)?;
+    let mut logits = decoder.read(&mut [Run { ids: prompt, cache: &mut cache, logits: Wanted::Last }])?.concat();
     let mut prefill_seconds = begin.elapsed().as_secs_f64();
     let mut reason = StopReason::Length;
-    while seen.len() - prompt.len() < limits.max_new_tokens {
-        let next = sampler.pick(&mut logits, &seen);
-        seen.push(next);
-        if seen.len() == prompt.len() + 1 {
-            prefill_seconds = begin.elapsed().as_secs_f64();
+    let mut proposed: Vec<u32> = Vec::new();
+    let mut accepted = 0;
+    let vocabulary = logits.len().max(1);
+    'text: while seen.len() - prompt.len() < limits.max_new_tokens {
+        // The logits behind the last token, then those behind each proposal: they hold as long as proposals are what is drawn.
+        for (number, logits) in logits.chunks_exact_mut(vocabulary).enumerate() {
+            let next = sampler.pick(logits, &seen);
+            seen.push(next);
+            if seen.len() == prompt.len() + 1 {
+                prefill_seconds = begin.elapsed().as_secs_f64();
+            }
+            let goes_on = receive(next);
+            let ends = if limits.stop.contains(&next) {
+                Some(StopReason::Stop)
+            } else if !goes_on {
+                Some(StopReason::Cancelled)
+            } else if seen.len() - prompt.len() == limits.max_new_tokens {
+                Some(StopReason::Length)
+            } else if seen.len() > context {
+                Some(StopReason::Context)
+            } else {
+                None
+            };
+            if let Some(end) = ends {
+                reason = end;
+                break 'text;
+            }
+            if proposed.get(number) != Some(&next) {
+                break;
+            }
+            accepted += 1;
         }
-        let goes_on = receive(next);
-        if limits.stop.contains(&next) {
-            reason = StopReason::Stop;
-            break;
+        // All but the newest token are read and stay; what was proposed beyond goes.
+        cache.truncate(seen.len() - 1);
+        proposed.clear();
+        if let Some(draft) = &mut draft {
+            let room = (cache.capacity() - seen.len()).min(limits.max_new_tokens - (seen.len() - prompt.len()));
+            draft.propose(&seen, room, &mut proposed)?;
         }
-        if !goes_on {
-            reason = StopReason::Cancelled;
-            break;
-        }
-        if seen.len() - prompt.len() == limits.max_new_tokens {
-            break;
-        }
-        if session.length() == context {
-            reason = StopReason::Context;
-            break;
-        }
-        logits = session.read(&[next])?;
+        let mut ids = vec![seen[seen.len() - 1]];
+        ids.extend(&proposed);
+        logits = decoder.read(&mut [Run { ids: &ids, cache: &mut cache, logits: Wanted::All }])?.concat();
     }
     Ok(Generation {
         ids: seen.split_off(prompt.len()),
         reason,
         prompt_tokens: prompt.len(),
+        accepted,
         prefill_seconds,
         decode_seconds: begin.elapsed().as_secs_f64() - prefill_seconds,
     })
@@ -110,9 +134,10 @@ pub fn generate(
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use openelm_model::preset;
+    use openelm_model::{OpenElm, Precision, preset};
 
     use super::*;
+    use crate::BurnDecoder;
     use crate::sampler::SamplingSettings;
 
     fn run(max_new_tokens: usize, stop: Vec<u32>, rope: usize, cancel_after: usize) -> Generation {
@@ -122,7 +147,8 @@ mod tests {
         let mut sampler = Sampler::new(SamplingSettings::default()).unwrap();
         let mut received = Vec::new();
         let limits = Limits { max_new_tokens, stop };
-        let generation = generate(&model, &[1, 2, 3], &mut sampler, &limits, Precision::F32, |id| {
+        let decoder = BurnDecoder::new(model, Precision::F32);
+        let generation = generate(&decoder, &[1, 2, 3], &mut sampler, &limits, None, |id| {
             received.push(id);
             received.len() < cancel_after
         });

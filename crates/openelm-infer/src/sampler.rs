@@ -116,7 +116,7 @@ impl Sampler {
 }
 
 /// The first of the largest logits.
-fn likeliest(logits: &[f32]) -> u32 {
+pub(crate) fn likeliest(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (index, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {

@@ -19,6 +19,9 @@ pub enum KernelError {
     /// The operating system gave no threads.
     #[error("cannot start {count} threads: {reason}\nhint: set OPENELM_THREADS to a smaller number")]
     Threads { count: usize, reason: String },
+    /// Weights of a type that no kernel reads.
+    #[error("weights of the type {dtype} cannot be multiplied\nhint: convert them to F32, F16, BF16 or one of llama.cpp's block types")]
+    StoredType { dtype: &'static str },
     /// A slice whose length is not what the shape says.
     #[error("{operation}: {operand} has {found} values, its shape needs {expected}\nhint: check the dimensions given with it")]
     Length { operation: &'static str, operand: &'static str, expected: usize, found: usize },

@@ -11,11 +11,11 @@ use crate::KernelError;
 pub enum Isa {
     /// Ordinary code, vectorised by the compiler for the architecture's baseline.
     Plain,
-    /// AVX2 with FMA, 8 lanes.
+    /// AVX2 with FMA and F16C, 8 lanes.
     Avx2,
     /// AVX-512 F, BW, DQ and VL, 16 lanes.
     Avx512,
-    /// The same with dot products of bf16 pairs.
+    /// The same with dot products of bf16 pairs and of bytes (VNNI, which every such processor has).
     Avx512Bf16,
     /// Arm's baseline: ordinary code with fused multiply-add.
     Neon,
@@ -41,7 +41,9 @@ impl Isa {
             Self::Plain => true,
             Self::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.is_available()
@@ -51,7 +53,9 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            Self::Avx512Bf16 => {
+                Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
         }

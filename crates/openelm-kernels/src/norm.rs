@@ -95,7 +95,7 @@ pub(crate) fn add_in_order(partial: &[f32], accumulate: bool, total: &mut [f32])
 }
 
 simd_fn! {
-    fn forward<S>(x: &[f32], weight: &[f32], to: Sink, scales: &mut [f32]) {
+    pub(crate) fn forward<S>(x: &[f32], weight: &[f32], to: Sink, scales: &mut [f32]) {
         let dim = weight.len();
         for (row, scale) in scales.iter_mut().enumerate() {
             let x = Source::F32(x[row * dim..row * dim + dim].as_ptr());

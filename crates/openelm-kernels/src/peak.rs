@@ -47,6 +47,18 @@ pub fn memory_bandwidth(cpu: &Cpu, len: usize, repeats: usize) -> f64 {
     (3 * 4 * len) as f64 / seconds
 }
 
+/// Bytes a second that all threads read together from an array of `len` f32, which should exceed the caches.
+pub fn read_bandwidth(cpu: &Cpu, len: usize, repeats: usize) -> f64 {
+    let values = vec![1.0f32; len];
+    let seconds = best(repeats, || {
+        cpu.threads.for_runs(len, 1 << 16, |start, count| {
+            // SAFETY: the instruction set is available.
+            std::hint::black_box(unsafe { total(cpu.isa, &values[start..start + count]) });
+        });
+    });
+    (4 * len) as f64 / seconds
+}
+
 fn best(repeats: usize, mut run: impl FnMut()) -> f64 {
     (0..repeats.max(1))
         .map(|_| {
@@ -55,6 +67,19 @@ fn best(repeats: usize, mut run: impl FnMut()) -> f64 {
             start.elapsed().as_secs_f64()
         })
         .fold(f64::INFINITY, f64::min)
+}
+
+simd_fn! {
+    /// The sum, in as many chains as hide the additions' latency.
+    fn total<S>(values: &[f32]) -> f32 {
+        let mut sums = [S::splat(0.0); 8];
+        for part in values.chunks_exact(128) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = S::add(*sum, S::load(part.as_ptr().add(16 * i)));
+            }
+        }
+        sums.iter().map(|sum| S::sum(*sum)).sum()
+    }
 }
 
 simd_fn! {

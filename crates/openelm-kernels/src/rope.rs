@@ -173,7 +173,7 @@ pub fn rotate_backward(
 }
 
 simd_fn! {
-    fn forward<S>(from: Source, weight: Option<&[f32]>, cos: &[f32], sin: &[f32], to: Sink) {
+    pub(crate) fn forward<S>(from: Source, weight: Option<&[f32]>, cos: &[f32], sin: &[f32], to: Sink) {
         let half = cos.len();
         let factor = S::splat(scale::<S>(from, half, weight.is_some()));
         let (cos, sin) = (Source::F32(cos.as_ptr()), Source::F32(sin.as_ptr()));

@@ -5,6 +5,7 @@
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::KernelError;
 
@@ -15,6 +16,8 @@ const LIMIT: usize = 1024;
 pub struct Threads {
     pool: Option<rayon::ThreadPool>,
     count: usize,
+    /// Held by the one caller of [`together`](Self::together): two would wait for each other's threads.
+    team: Mutex<()>,
 }
 
 impl Threads {
@@ -27,14 +30,14 @@ impl Threads {
             return Err(KernelError::ThreadCount { variable: "threads", value: count.to_string(), limit: LIMIT });
         }
         if count == 1 {
-            return Ok(Self { pool: None, count });
+            return Ok(Self { pool: None, count, team: Mutex::new(()) });
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(count)
             .thread_name(|index| format!("openelm-kernel-{index}"))
             .build()
             .map_err(|error| KernelError::Threads { count, reason: error.to_string() })?;
-        Ok(Self { pool: Some(pool), count })
+        Ok(Self { pool: Some(pool), count, team: Mutex::new(()) })
     }
 
     /// As many threads as `OPENELM_THREADS` says, else `RAYON_NUM_THREADS`, else one for each processor.
@@ -83,9 +86,70 @@ impl Threads {
         });
     }
 
+    /// Runs `work` on every thread at once, as members of a team that shares out phase after phase without going to sleep between
+    /// them. Not to be called by a task of these threads.
+    pub(crate) fn together(&self, work: impl Fn(&Member<'_>) + Sync) {
+        let meeting = Meeting::default();
+        let Some(pool) = &self.pool else {
+            return work(&Member { count: 1, meeting: &meeting });
+        };
+        let _alone = self.team.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.broadcast(|_| work(&Member { count: self.count, meeting: &meeting }));
+    }
+
     /// Splits `items` into runs of `run` and calls `task` with the index of the first item and the number of each run.
     pub(crate) fn for_runs(&self, items: usize, run: usize, task: impl Fn(usize, usize) + Sync) {
         self.for_each(items.div_ceil(run), |index| task(index * run, run.min(items - index * run)));
+    }
+}
+
+/// Where the members of a team meet between phases.
+#[derive(Debug, Default)]
+struct Meeting {
+    /// The next task of the present phase.
+    next: AtomicUsize,
+    arrived: AtomicUsize,
+    phase: AtomicUsize,
+}
+
+/// Turns of waiting before a member offers its processor to others.
+const SPINS: usize = 1 << 12;
+
+/// One of the threads that work [`together`](Threads::together).
+#[derive(Debug)]
+pub(crate) struct Member<'a> {
+    count: usize,
+    meeting: &'a Meeting,
+}
+
+impl Member<'_> {
+    /// Takes part in the tasks 0 to `tasks` - 1, each run once by some member, and goes on when all are done. Every member must call
+    /// this as often, with as many tasks.
+    pub(crate) fn share(&self, tasks: usize, mut task: impl FnMut(usize)) {
+        let Meeting { next, arrived, phase } = self.meeting;
+        if self.count == 1 {
+            return (0..tasks).for_each(task);
+        }
+        let present = phase.load(Ordering::Acquire);
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= tasks {
+                break;
+            }
+            task(index);
+        }
+        if arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
+            // The last to arrive: nobody else looks at the counters now.
+            next.store(0, Ordering::Relaxed);
+            arrived.store(0, Ordering::Relaxed);
+            phase.store(present.wrapping_add(1), Ordering::Release);
+            return;
+        }
+        let mut turns = 0;
+        while phase.load(Ordering::Acquire) == present {
+            turns += 1;
+            if turns % SPINS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
     }
 }
 
@@ -117,6 +181,16 @@ impl<'a, T> Parts<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 
+    /// The values from `start` to `start + len` - 1, to be read.
+    ///
+    /// # Safety
+    /// No task may write them meanwhile.
+    pub(crate) unsafe fn shared(&self, start: usize, len: usize) -> &'a [T] {
+        assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of {}", self.len);
+        // SAFETY: inside the slice by the line above; unchanged by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.add(start), len) }
+    }
+
     /// The address of the value at `start`.
     ///
     /// # Safety
@@ -144,6 +218,26 @@ mod tests {
             let total = AtomicUsize::new(0);
             threads.enter(|| threads.for_runs(10, 3, |_, len| _ = total.fetch_add(len, Ordering::Relaxed)));
             assert_eq!(total.load(Ordering::Relaxed), 10);
+        }
+    }
+
+    #[test]
+    fn a_team_goes_from_phase_to_phase() {
+        for count in [1, 2, 3] {
+            let threads = Threads::new(count).unwrap();
+            let mut values = vec![1_usize; 64];
+            let parts = Parts::new(&mut values);
+            // Each phase adds up what the phase before left: a member that ran ahead would see old numbers.
+            threads.together(|member| {
+                for phase in 0..200 {
+                    let (from, to) = (phase % 2 * 32, (phase + 1) % 2 * 32);
+                    member.share(32, |task| {
+                        // SAFETY: a phase reads one half and writes the other, each task its own place.
+                        unsafe { parts.part(to + task, 1)[0] = parts.shared(from, 32)[(task + 1) % 32] + 1 };
+                    });
+                }
+            });
+            assert!(values[..32].iter().all(|value| *value == 201), "{count}: {values:?}");
         }
     }
 

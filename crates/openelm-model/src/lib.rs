@@ -29,7 +29,7 @@ pub use norm::RmsNorm;
 pub use openelm::OpenElm;
 pub use parameters::{Parameter, ParameterInfo};
 pub use presets::{PRESETS, preset};
-pub use rope::{RotaryTable, Rotation};
+pub use rope::{RotaryTable, Rotation, rotary_values};
 
 /// Element type of the matrix products. Parameters, norms, the residual stream and the loss stay in f32 either way, as
 /// under PyTorch's bf16 autocast, which OpenELM was trained with.

@@ -22,26 +22,33 @@ pub struct Rotation {
     sin: Tensor<4>,
 }
 
+/// Cosines and sines of the positions 0 to `positions` - 1, [positions, head_dim / 2] each.
+pub fn rotary_values(config: &ModelConfig, positions: usize) -> (Vec<f32>, Vec<f32>) {
+    let half = config.head_dim / 2;
+    let frequencies: Vec<f32> = (0..half)
+        .map(|i| {
+            let exponent = (2 * i) as f32 / config.head_dim as f32;
+            1.0 / (config.rope_freq_constant as f32).powf(exponent)
+        })
+        .collect();
+    let mut cos = Vec::with_capacity(positions * half);
+    let mut sin = Vec::with_capacity(positions * half);
+    for position in 0..positions {
+        for frequency in &frequencies {
+            // The product is rounded to f32 first: at position 2 000 that rounding is what CoreNet's angles carry.
+            let angle = f64::from(position as f32 * frequency);
+            cos.push(angle.cos() as f32);
+            sin.push(angle.sin() as f32);
+        }
+    }
+    (cos, sin)
+}
+
 impl RotaryTable {
     /// Positions 0 to `positions` - 1 for the head dimension and constant of `config`.
     pub fn new(config: &ModelConfig, positions: usize, device: &Device) -> Self {
         let half = config.head_dim / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| {
-                let exponent = (2 * i) as f32 / config.head_dim as f32;
-                1.0 / (config.rope_freq_constant as f32).powf(exponent)
-            })
-            .collect();
-        let mut cos = Vec::with_capacity(positions * half);
-        let mut sin = Vec::with_capacity(positions * half);
-        for position in 0..positions {
-            for frequency in &frequencies {
-                // The product is rounded to f32 first: at position 2 000 that rounding is what CoreNet's angles carry.
-                let angle = f64::from(position as f32 * frequency);
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
-            }
-        }
+        let (cos, sin) = rotary_values(config, positions);
         let device = device.clone().without_autodiff();
         Self {
             cos: Tensor::from_data(TensorData::new(cos, [positions, half]), &device),

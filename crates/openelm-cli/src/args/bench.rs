@@ -1,17 +1,41 @@
 //! Arguments of `openelm bench`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
-use super::{ComputeDtype, ConfigArguments};
+use super::{ComputeDtype, ConfigArguments, DecoderArguments};
 
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Time training steps on random tokens.
     Train(BenchTrainArguments),
+    /// Time prefill and decoding.
+    Infer(BenchInferArguments),
     /// Time every CPU kernel against this machine's measured limits.
     Kernels(BenchKernelsArguments),
     /// Time the way from shards to sequences.
     Data(BenchDataArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchInferArguments {
+    /// Run folder, checkpoint, Hugging Face or MLX folder, GGUF or CoreNet .pt file.
+    pub weights: PathBuf,
+    /// Tokens of the prompt.
+    #[arg(short, long, default_value_t = 512)]
+    pub prompt: usize,
+    /// Tokens that are decoded behind it.
+    #[arg(short, long, default_value_t = 64)]
+    pub new: usize,
+    /// Runs that count, after one that does not; the median is told.
+    #[arg(long, default_value_t = 3)]
+    pub repeat: usize,
+    #[command(flatten)]
+    pub decoder: DecoderArguments,
+    /// One JSON line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -127,3 +127,38 @@ pub enum ComputeDtype {
     F32,
     Bf16,
 }
+
+/// Weights while a model answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DecodeDtype {
+    /// As the file has them.
+    #[default]
+    Auto,
+    F32,
+    F16,
+    Bf16,
+}
+
+/// Keys and values that a model keeps while it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum KvDtype {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8,
+}
+
+/// How a model is run that answers.
+#[derive(Debug, clap::Args)]
+pub struct DecoderArguments {
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    /// Type of the weights; auto: as the file has them, quantised ones included.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub dtype: DecodeDtype,
+    /// Type of the kept keys and values (on the CPU).
+    #[arg(long, value_enum, default_value = "f32")]
+    pub kv: KvDtype,
+}

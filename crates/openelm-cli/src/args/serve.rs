@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ComputeDtype;
+use super::DecoderArguments;
 
 #[derive(Debug, Args)]
 pub struct ServeArguments {
@@ -97,8 +97,6 @@ pub struct ChatModelArguments {
     /// File with a chat template in Jinja. Default: the weights' own, else OpenELM-instruct's.
     #[arg(long, value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
-    #[arg(long, default_value = "flex")]
-    pub device: String,
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: ComputeDtype,
+    #[command(flatten)]
+    pub decoder: DecoderArguments,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ComputeDtype, ConfigArguments};
+use super::{ComputeDtype, ConfigArguments, DecoderArguments};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -125,10 +125,17 @@ pub struct GenerateArguments {
     /// Tokenizer. Default: the one that lies with the weights.
     #[arg(long)]
     pub tokenizer: Option<PathBuf>,
-    #[arg(long, default_value = "flex")]
-    pub device: String,
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: ComputeDtype,
+    #[command(flatten)]
+    pub decoder: DecoderArguments,
+    /// Check up to so many guesses of the next tokens at a time, taken from where the same words stand earlier. The text stays the same.
+    #[arg(long, value_name = "TOKENS", conflicts_with = "draft")]
+    pub lookup: Option<usize>,
+    /// Check the guesses of this smaller model of the same tokenizer. The text stays the same.
+    #[arg(long, value_name = "WEIGHTS")]
+    pub draft: Option<PathBuf>,
+    /// Guesses of the draft model at a time.
+    #[arg(long, default_value_t = 5, requires = "draft")]
+    pub draft_tokens: usize,
     /// One JSON object with text, ids and speeds instead of a stream.
     #[arg(long)]
     pub json: bool,

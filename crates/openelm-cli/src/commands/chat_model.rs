@@ -25,8 +25,8 @@ impl ChatModel {
             bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
         };
         let template = template_of(&weights, arguments.chat_template.as_deref())?;
-        let decoder = open_decoder(&weights, &arguments.device, arguments.dtype)?;
-        Ok(Self { decoder, tokenizer, template })
+        let decoder = open_decoder(&weights, &arguments.decoder)?;
+        Ok(Self { decoder: decoder.into(), tokenizer, template })
     }
 }
 

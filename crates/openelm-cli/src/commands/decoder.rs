@@ -1,17 +1,39 @@
-//! Weights as something that reads tokens.
+//! The engine that answers for given weights: our own kernels on the CPU, burn's operations on every other device.
 
-use std::sync::Arc;
-
-use anyhow::Result;
+use anyhow::{Result, bail};
 use openelm_checkpoint::Weights;
-use openelm_infer::{BurnDecoder, Decoder};
-use openelm_model::open_device;
+use openelm_formats::DType;
+use openelm_infer::{BurnDecoder, Decoder, HostDecoder, HostOptions, KvType};
+use openelm_model::{Precision, open_device};
 
-use super::precision;
-use crate::args::ComputeDtype;
+use crate::args::{DecodeDtype, DecoderArguments, KvDtype};
 
-/// The fastest decoder there is for these weights on this device.
-pub(super) fn open_decoder(weights: &Weights, device: &str, dtype: ComputeDtype) -> Result<Arc<dyn Decoder>> {
-    let model = weights.model(&open_device(device)?)?;
-    Ok(Arc::new(BurnDecoder::new(model, precision(dtype))))
+/// Opens `weights` as asked. OPENELM_KERNELS=off takes burn's operations on the CPU as well.
+pub(super) fn open_decoder(weights: &Weights, arguments: &DecoderArguments) -> Result<Box<dyn Decoder>> {
+    let off = std::env::var("OPENELM_KERNELS").is_ok_and(|value| value == "off");
+    if arguments.device == "flex" && !off {
+        let convert = match arguments.dtype {
+            DecodeDtype::Auto => None,
+            DecodeDtype::F32 => Some(DType::F32),
+            DecodeDtype::F16 => Some(DType::F16),
+            DecodeDtype::Bf16 => Some(DType::BF16),
+        };
+        let kv = match arguments.kv {
+            KvDtype::F32 => KvType::F32,
+            KvDtype::F16 => KvType::F16,
+            KvDtype::Bf16 => KvType::Bf16,
+            KvDtype::Q8 => KvType::Q8,
+        };
+        return Ok(Box::new(HostDecoder::open(weights, HostOptions { convert, kv })?));
+    }
+    if arguments.kv != KvDtype::F32 {
+        bail!("--kv is for the kernels on the CPU\nhint: leave it out, or leave out --device");
+    }
+    let precision = match arguments.dtype {
+        DecodeDtype::Auto | DecodeDtype::F32 => Precision::F32,
+        DecodeDtype::Bf16 => Precision::Bf16,
+        DecodeDtype::F16 => bail!("--dtype f16 is for the kernels on the CPU\nhint: use bf16 or f32 on this device"),
+    };
+    let device = open_device(&arguments.device)?;
+    Ok(Box::new(BurnDecoder::new(weights.model(&device)?, precision)))
 }

@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
 use openelm_checkpoint::Weights;
-use openelm_infer::{Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
-use openelm_model::{ModelConfig, OpenElm, Precision, open_device};
+use openelm_infer::{BurnDecoder, Draft, Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
+use openelm_model::{ModelConfig, OpenElm, Precision};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 
-use super::{precision, tokenizer_of};
+use super::{decoder::open_decoder, tokenizer_of};
 use crate::args::GenerateArguments;
 use crate::config::SampleSection;
 
@@ -24,7 +24,6 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
         seed: arguments.seed,
     };
     let mut sampler = Sampler::new(settings)?;
-    let device = open_device(&arguments.device)?;
     let weights = Weights::open(&arguments.weights)?;
     let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
         bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
@@ -39,7 +38,16 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
             text
         }
     };
-    let model = weights.model(&device)?;
+    let decoder = open_decoder(&weights, &arguments.decoder)?;
+    let small = match &arguments.draft {
+        Some(path) => Some(open_decoder(&Weights::open(path)?, &arguments.decoder)?),
+        None => None,
+    };
+    let mut draft = match (&small, arguments.lookup) {
+        (Some(small), _) => Some(Draft::model(&**small, &*decoder, arguments.draft_tokens)?),
+        (None, Some(tokens)) => Some(Draft::lookup(tokens)),
+        (None, None) => None,
+    };
     let ids = prompt_ids(&tokenizer, &prompt);
     let limits = limits(&tokenizer, arguments.max_new_tokens, arguments.ignore_eos);
     let mut out = std::io::stdout().lock();
@@ -53,7 +61,7 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
             stream.push(*id);
         }
     }
-    let generation = continue_text(&model, &ids, &mut sampler, &limits, precision(arguments.dtype), |id| {
+    let generation = continue_text(&*decoder, &ids, &mut sampler, &limits, draft.as_mut(), |id| {
         if arguments.json || limits.stop.contains(&id) {
             return true;
         }
@@ -74,6 +82,7 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
             "ids": generation.ids,
             "stop": reason(generation.reason),
             "prefill_seconds": generation.prefill_seconds,
+            "accepted_guesses": draft.is_some().then_some(generation.accepted),
             "decode_tokens_per_second": generation.decode_tokens_per_second(),
         });
         writeln!(out, "{object}")?;
@@ -82,7 +91,8 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
     writeln!(out, "{}", stream.finish())?;
     let prefill = generation.prompt_tokens as f64 / generation.prefill_seconds;
     let decode = generation.decode_tokens_per_second().map_or_else(String::new, |rate| format!(", {rate:.1} tokens/s after it"));
-    eprintln!("[{} tokens, prompt at {prefill:.1} tokens/s{decode}; {}]", generation.ids.len(), reason(generation.reason));
+    let guesses = draft.as_ref().map_or_else(String::new, |_| format!(", {} of them guessed", generation.accepted));
+    eprintln!("[{} tokens{guesses}, prompt at {prefill:.1} tokens/s{decode}; {}]", generation.ids.len(), reason(generation.reason));
     Ok(())
 }
 
@@ -143,6 +153,7 @@ pub(super) fn sample(model: &OpenElm, tokenizer: &Tokenizer, section: &SampleSec
     let mut sampler = sampler(section)?;
     let ids = prompt_ids(tokenizer, &section.prompt);
     let limits = limits(tokenizer, usize::try_from(section.max_new_tokens)?, false);
-    let generation = continue_text(model, &ids, &mut sampler, &limits, precision, |_| true)?;
+    let decoder = BurnDecoder::new(model.clone(), precision);
+    let generation = continue_text(&decoder, &ids, &mut sampler, &limits, None, |_| true)?;
     Ok(section.prompt.clone() + &new_text(tokenizer, &ids, &generation, &limits))
 }

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod bench_infer;
 mod bench_kernels;
 mod chat;
 mod chat_model;
@@ -61,6 +62,7 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Eval(arguments) => evaluate::eval(&arguments),
         Command::Merge(arguments) => merge::merge(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
+        Command::Bench(BenchCommand::Infer(arguments)) => bench_infer::infer(&arguments),
         Command::Bench(BenchCommand::Kernels(arguments)) => bench_kernels::kernels(&arguments),
         Command::Bench(BenchCommand::Data(arguments)) => data_bench::run(&arguments),
     }

@@ -10,7 +10,7 @@ use super::value::GgufValue;
 use crate::dtype::TensorInfo;
 use crate::error::FormatError;
 use crate::mapped_file::MappedFile;
-use crate::source::TensorSource;
+use crate::source::{TensorBytes, TensorSource};
 
 /// A GGUF file. Shapes are slowest dimension first, as everywhere in this crate; the file lists them the other way round.
 pub struct Gguf {
@@ -54,6 +54,13 @@ impl TensorSource for Gguf {
         let range = self.places.get(name).and_then(|place| self.ranges.get(*place));
         let bytes = range.and_then(|range| self.file.bytes().get(range.clone()));
         Ok(Cow::Borrowed(bytes.ok_or_else(|| FormatError::no_tensor(self.path(), name))?))
+    }
+
+    fn parts(&self, name: &str) -> Result<Vec<(TensorInfo, TensorBytes)>, FormatError> {
+        let place = self.places.get(name).copied();
+        let found = place.and_then(|place| self.infos.get(place).zip(self.ranges.get(place)));
+        let part = found.and_then(|(info, range)| Some((info.clone(), TensorBytes::mapped(&self.file, range.clone())?)));
+        Ok(vec![part.ok_or_else(|| FormatError::no_tensor(self.path(), name))?])
     }
 
     fn release(&self, name: &str) {

@@ -8,6 +8,7 @@ use super::header::Header;
 use crate::dtype::TensorInfo;
 use crate::error::FormatError;
 use crate::mapped_file::MappedFile;
+use crate::source::TensorBytes;
 
 pub(super) struct SafetensorsFile {
     file: MappedFile,
@@ -26,6 +27,11 @@ impl SafetensorsFile {
 
     pub fn bytes(&self, name: &str) -> Result<&[u8], FormatError> {
         let bytes = self.ranges.get(name).and_then(|range| self.file.bytes().get(range.clone()));
+        bytes.ok_or_else(|| FormatError::no_tensor(self.file.path(), name))
+    }
+
+    pub fn kept(&self, name: &str) -> Result<TensorBytes, FormatError> {
+        let bytes = self.ranges.get(name).and_then(|range| TensorBytes::mapped(&self.file, range.clone()));
         bytes.ok_or_else(|| FormatError::no_tensor(self.file.path(), name))
     }
 

@@ -11,7 +11,7 @@ use super::file::SafetensorsFile;
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::dtype::TensorInfo;
 use crate::error::FormatError;
-use crate::source::TensorSource;
+use crate::source::{TensorBytes, TensorSource};
 
 /// Mapped safetensors weights.
 pub struct Safetensors {
@@ -118,6 +118,13 @@ impl TensorSource for Safetensors {
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FormatError> {
         let file = self.places.get(name).and_then(|(_, file)| self.files.get(*file));
         Ok(Cow::Borrowed(file.ok_or_else(|| FormatError::no_tensor(&self.path, name))?.bytes(name)?))
+    }
+
+    fn parts(&self, name: &str) -> Result<Vec<(TensorInfo, TensorBytes)>, FormatError> {
+        let place = self.places.get(name);
+        let found = place.and_then(|(info, file)| self.infos.get(*info).zip(self.files.get(*file)));
+        let (info, file) = found.ok_or_else(|| FormatError::no_tensor(&self.path, name))?;
+        Ok(vec![(info.clone(), file.kept(name)?)])
     }
 
     fn release(&self, name: &str) {

@@ -1,11 +1,15 @@
 //! What clients get.
 
-use openelm_infer::SamplingSettings;
-use openelm_tokenizer::{ChatMessage, ChatTemplate};
+use std::sync::Arc;
+
+use openelm_checkpoint::Weights;
+use openelm_infer::server::{ServedModel, Server, ServerSettings};
+use openelm_infer::{HostDecoder, HostOptions, Limits, Sampler, SamplingSettings, generate};
+use openelm_tokenizer::{ChatMessage, ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::client::{get, post};
-use crate::model::{generated, ids, model, server, tokenizer};
+use crate::model::{decoder, generated, ids, server, tokenizer};
 
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT: &str = "/v1/chat/completions";
@@ -30,7 +34,7 @@ fn streamed(chunks: &[Value], index: usize) -> String {
 
 #[test]
 fn whole_streamed_and_generated_texts_are_equal() {
-    let (server, model) = (server(), model());
+    let (server, model) = (server(), decoder());
     let address = server.address();
     for (prompt, tokens) in [("the small bird", 40), ("every answer is a song, and the sea sings with it. Who", 25), ("x", 1), ("", 8)] {
         for (temperature, seed) in [(0.0, 0), (1.2, 11)] {
@@ -70,7 +74,7 @@ fn chat_continues_the_templates_text() {
         {"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "text", "text": "song"}]}]);
     let turns = [("user", "the small bird"), ("assistant", "sings"), ("user", "a song")].map(|(role, text)| ChatMessage::new(role, text));
     let prompt = ChatTemplate::openelm_instruct().unwrap().encode(&turns, &tokenizer(), true).unwrap();
-    let expected = generated(&model(), &prompt, 20, SamplingSettings::default());
+    let expected = generated(&decoder(), &prompt, 20, SamplingSettings::default());
     let request = json!({"model": "tiny", "messages": messages, "max_completion_tokens": 20, "temperature": 0, "user": "u", "tools": []});
     let whole = post(server.address(), CHAT, &request).ok();
     assert_eq!(text(&whole), expected);
@@ -112,7 +116,7 @@ fn a_shared_beginning_is_read_once() {
         (text(&answer), answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() as usize)
     };
     let beginning = "every answer is a song, and the song is small. ".repeat(3);
-    let model = model();
+    let model = decoder();
     let mut reads = Vec::new();
     for end in ["bird", "sea", "bird", "bird sings a song"] {
         let prompt = beginning.clone() + end;
@@ -201,7 +205,7 @@ fn several_choices_and_several_prompts() {
     let choices = answer["choices"].as_array().unwrap();
     let texts: Vec<&str> = choices.iter().map(|choice| choice["text"].as_str().unwrap()).collect();
     assert_eq!(choices.iter().map(|choice| choice["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
-    let model = model();
+    let model = decoder();
     for (place, found) in texts.iter().enumerate() {
         let prompt = ids(request["prompt"][place / 3].as_str().unwrap());
         let settings = SamplingSettings { temperature: 1.0, seed: 5 + place as u64, ..Default::default() };
@@ -270,4 +274,39 @@ fn the_other_paths() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }
+}
+
+#[test]
+fn the_engine_for_the_cpu_serves_what_it_generates() {
+    let Some(reference) = reference_values::reference() else { return };
+    let open = || HostDecoder::open(&Weights::open(&reference.join("hf-5m")).unwrap(), HostOptions::default()).unwrap();
+    let tokenizer = Tokenizer::load(&reference.join("hf-5m")).unwrap();
+    let template = ChatTemplate::openelm_instruct().unwrap();
+    let model = ServedModel { name: "5m".into(), decoder: Arc::new(open()), tokenizer: tokenizer.clone(), template };
+    let settings = ServerSettings { context: Some(200), prefill_chunk: 16, ..ServerSettings::default() };
+    let server = Server::start(model, settings, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let (address, decoder) = (server.address(), open());
+    let prompts =
+        ["Once upon a time there was", "The river", "def main(arguments):\n    return arguments", "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,"];
+    let ids = |prompt: &str| [vec![tokenizer.bos_id().unwrap()], tokenizer.encode(prompt)].concat();
+    let mut expected = Vec::new();
+    for prompt in prompts {
+        let limits = Limits { max_new_tokens: 20, stop: tokenizer.eos_id().into_iter().collect() };
+        let mut greedy = Sampler::new(SamplingSettings::default()).unwrap();
+        expected.push(generate(&decoder, &ids(prompt), &mut greedy, &limits, None, |_| true).unwrap().ids);
+    }
+    // All at once, twice, so that the second time their beginnings are remembered.
+    std::thread::scope(|scope| {
+        for (place, expected) in (0..).zip(expected.iter().cycle().take(2 * prompts.len())) {
+            let (prompt, tokenizer) = (ids(prompts[place % prompts.len()]), &tokenizer);
+            scope.spawn(move || {
+                let answer = post(address, COMPLETIONS, &json!({"prompt": prompt, "max_tokens": 20, "temperature": 0})).ok();
+                let mut stream = tokenizer.decoder();
+                prompt.iter().for_each(|id| drop(stream.push(*id)));
+                let made: String =
+                    expected.iter().filter(|id| Some(**id) != tokenizer.eos_id()).filter_map(|id| stream.push(*id)).collect();
+                assert_eq!(text(&answer), made + &stream.finish());
+            });
+        }
+    });
 }

@@ -18,9 +18,9 @@ pub fn tokenizer() -> Tokenizer {
 }
 
 /// Always the same weights; random ones, so that its texts are long and without sense.
-pub fn model() -> OpenElm {
+pub fn decoder() -> BurnDecoder {
     let config = ModelConfig { vocab_size: tokenizer().vocab_size(), ..preset("OpenELM-tiny").unwrap() };
-    OpenElm::init(&config, 7, &Device::flex()).unwrap()
+    BurnDecoder::new(OpenElm::init(&config, 7, &Device::flex()).unwrap(), Precision::F32)
 }
 
 /// A decoder that takes its time, or fails when told to.
@@ -32,7 +32,7 @@ pub struct Bent {
 
 impl Bent {
     pub fn new(delay: Duration) -> Self {
-        Self { decoder: BurnDecoder::new(model(), Precision::F32), delay, fails: AtomicBool::new(false) }
+        Self { decoder: decoder(), delay, fails: AtomicBool::new(false) }
     }
 }
 
@@ -65,7 +65,7 @@ pub const CONTEXT: usize = 256;
 /// A server without delays.
 pub fn server() -> Server {
     let settings = ServerSettings { context: Some(CONTEXT), prefill_chunk: 24, ..ServerSettings::default() };
-    serve(Arc::new(BurnDecoder::new(model(), Precision::F32)), settings)
+    serve(Arc::new(decoder()), settings)
 }
 
 /// A server that needs `delay` for a step.
@@ -74,18 +74,17 @@ pub fn slow_server(delay: Duration, settings: ServerSettings) -> Server {
 }
 
 /// The text of `openelm generate` behind `prompt`.
-pub fn generated(model: &OpenElm, prompt: &[u32], tokens: usize, settings: SamplingSettings) -> String {
+pub fn generated(decoder: &dyn Decoder, prompt: &[u32], tokens: usize, settings: SamplingSettings) -> String {
     let tokenizer = tokenizer();
     let limits = Limits { max_new_tokens: tokens, stop: tokenizer.eos_id().into_iter().collect() };
     let mut sampler = Sampler::new(settings).unwrap();
-    let made = generate(model, prompt, &mut sampler, &limits, Precision::F32, |_| true).unwrap();
-    let mut decoder = tokenizer.decoder();
+    let made = generate(decoder, prompt, &mut sampler, &limits, None, |_| true).unwrap();
+    let mut stream = tokenizer.decoder();
     for id in prompt {
-        decoder.push(*id);
+        stream.push(*id);
     }
-    let mut text: String = made.ids.iter().filter(|id| !limits.stop.contains(id)).filter_map(|id| decoder.push(*id)).collect();
-    text += &decoder.finish();
-    text
+    let text: String = made.ids.iter().filter(|id| !limits.stop.contains(id)).filter_map(|id| stream.push(*id)).collect();
+    text + &stream.finish()
 }
 
 /// BOS and the ids of a text.

@@ -124,7 +124,7 @@ pub fn attention_forward(
 simd_fn! {
     /// One row of a block of scores into weights e^(scale · score − maximum), 0 outside `begin..end`; what was summed so
     /// far is scaled down when the maximum grows.
-    fn soften<S>(
+    pub(super) fn soften<S>(
         scores: &[f32], begin: usize, end: usize, scale: f32, maximum: &mut f32, total: &mut f32, sums: &mut [f32],
         weights: Sink, rounds: bool
     ) {
@@ -179,7 +179,7 @@ simd_fn! {
 }
 
 simd_fn! {
-    fn finish<S>(sums: &[f32], factor: f32, to: Sink) {
+    pub(super) fn finish<S>(sums: &[f32], factor: f32, to: Sink) {
         let from = Source::F32(sums.as_ptr());
         sweep!(sums.len(), |at, lanes| {
             to.store::<S>(at, S::mul(from.load::<S>(at, lanes), S::splat(factor)), lanes);

@@ -4,10 +4,12 @@
 //! logarithm of each row's sum of exponentials; sums over blocks and over the heads of a group have a fixed order.
 
 mod backward;
+mod cached;
 mod forward;
 mod tiles;
 
 pub use backward::attention_backward;
+pub(crate) use cached::{CachedAttention, attention_cached};
 pub use forward::attention_forward;
 
 use crate::error::check;

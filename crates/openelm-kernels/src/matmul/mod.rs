@@ -1,6 +1,6 @@
 //! Matrix products: f32, and bf16 operands with f32 sums.
 
-mod blocks;
+pub(crate) mod blocks;
 mod linear;
 mod matrix;
 pub(crate) mod micro;

@@ -11,6 +11,7 @@ use super::{
     packed::{Ahead, PackedMatrix, pack_groups, pack_whole, words},
 };
 use crate::simd::simd_fn;
+use crate::stored::StoredRows;
 use crate::threads::Parts;
 use crate::{Cpu, Precision, scratch};
 
@@ -26,6 +27,15 @@ const REPACKS: usize = 2;
 pub(crate) enum Right<'a> {
     Plain(Operand<'a>),
     Packed(&'a PackedMatrix),
+    /// Rows as a file stores them; the inner dimension runs along them.
+    Stored(&'a StoredRows<'a>),
+}
+
+/// Where panels come from, if not from packed ones.
+#[derive(Clone, Copy)]
+enum Unpacked<'a> {
+    Plain(Operand<'a>),
+    Stored(&'a StoredRows<'a>),
 }
 
 /// What happens to the sums.
@@ -73,6 +83,7 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
     let micro = Micro::new(cpu.isa, precision);
     let (n, right_inner) = match right {
         Right::Plain(operand) => (operand.outer(), operand.inner()),
+        Right::Stored(rows) => (rows.rows(), rows.columns()),
         Right::Packed(packed) => {
             assert!(packed.precision == precision && packed.width == micro.width, "packed for another kernel");
             (packed.outer, packed.inner)
@@ -95,14 +106,20 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
     let row_runs = tiles.div_ceil(run_tiles);
 
     let mut whole = None;
-    let (operand, panels_packed) = match right {
+    let (unpacked, panels_packed) = match right {
         Right::Packed(packed) => (None, Some(&packed.words[..])),
         Right::Plain(operand) if row_runs > REPACKS => {
             let buffer = whole.insert(cpu.arena.take(words(&operand, &micro, micro.width)));
             pack_whole(cpu, &operand, &micro, micro.width, buffer.words_mut());
             (None, Some(buffer.words()))
         }
-        Right::Plain(operand) => (Some(operand), None),
+        Right::Plain(operand) => (Some(Unpacked::Plain(operand)), None),
+        Right::Stored(rows) if row_runs > REPACKS => {
+            let buffer = whole.insert(cpu.arena.take(micro.units(k) * n.next_multiple_of(micro.width)));
+            rows.pack_whole(cpu, &micro, buffer.words_mut());
+            (None, Some(buffer.words()))
+        }
+        Right::Stored(rows) => (Some(Unpacked::Stored(rows)), None),
     };
 
     let (to, from, from_is_to, visit) = match target {
@@ -121,7 +138,11 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
     let strip_panels = (STRIP / micro.width).max(1);
     let strips = panels.div_ceil(strip_panels);
     let strip_width = strip_panels * micro.width;
-    let panel_words = if operand.is_some() { blocks.longest() * micro.width } else { 0 };
+    let panel_words = if unpacked.is_some() { blocks.longest() * micro.width } else { 0 };
+    let row_words = match unpacked {
+        Some(Unpacked::Stored(_)) => StoredRows::row_words(&micro, blocks),
+        _ => 0,
+    };
     let sums_words = run_tiles * micro.height * strip_width;
     cpu.threads.for_each(row_runs * strips, |task| {
         let (row_run, strip) = (task / strips, task % strips);
@@ -130,14 +151,20 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
         let (first_row, first_column) = (first_tile * micro.height, strip * strip_width);
         let rows = (last_tile * micro.height).min(m) - first_row;
         let columns = strip_width.min(n - first_column);
-        scratch::with(panel_words + sums_words, |words| {
-            let (panel_space, sums) = words.split_at_mut(panel_words);
+        scratch::with(panel_words + row_words + sums_words, |words| {
+            let (panel_space, words) = words.split_at_mut(panel_words);
+            let (row_space, sums) = words.split_at_mut(row_words);
             let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
             for index in 0..blocks.count() {
                 let block = blocks.get(index);
                 for panel in strip * strip_panels..(strip * strip_panels + strip_panels).min(panels) {
-                    let right = match (&operand, panels_packed) {
-                        (Some(operand), _) => {
+                    let right = match (&unpacked, panels_packed) {
+                        (Some(Unpacked::Stored(rows)), _) => {
+                            // SAFETY: as below; the row space is what `row_words` asked for.
+                            unsafe { rows.pack_panel(cpu.isa, &micro, panel, block, row_space, panel_space.as_mut_ptr()) };
+                            panel_space.as_ptr()
+                        }
+                        (Some(Unpacked::Plain(operand)), _) => {
                             // SAFETY: the panel and the block lie in the operand; the space holds the longest block.
                             unsafe {
                                 pack_groups(cpu, operand, &micro, micro.width, panel, 1, block, panel_space.as_mut_ptr());
@@ -149,9 +176,14 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
                     };
                     // The next panel to pack comes into the cache while this one is multiplied.
                     let next_panel = if panel + 1 < panels { (index, panel + 1) } else { (index + 1, strip * strip_panels) };
-                    let ahead = operand.as_ref().and_then(|operand| {
+                    let ahead = unpacked.as_ref().and_then(|unpacked| {
                         let (index, panel) = next_panel;
-                        (index < blocks.count()).then(|| Ahead::new(operand, &micro, panel, blocks.get(index)))
+                        match unpacked {
+                            Unpacked::Plain(operand) => {
+                                (index < blocks.count()).then(|| Ahead::new(operand, &micro, panel, blocks.get(index)))
+                            }
+                            Unpacked::Stored(_) => None,
+                        }
                     });
                     let column = panel * micro.width;
                     // A panel that ends past the matrix goes through the scratch sums as well.

@@ -85,6 +85,11 @@ impl Simd for Avx2 {
         unsafe { [widen(_mm_loadu_si128(from.cast())), widen(_mm_loadu_si128(from.add(8).cast()))] }
     }
     #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> [__m256; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(from.cast())), _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast()))] }
+    }
+    #[inline(always)]
     unsafe fn store_half(to: *mut u16, v: [__m256; 2]) {
         // SAFETY: the caller's promise.
         unsafe { _mm256_storeu_si256(to.cast(), narrow(v)) }

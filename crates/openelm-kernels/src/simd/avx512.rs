@@ -68,6 +68,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { widen(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
     unsafe fn store_half(to: *mut u16, v: __m512) {
         // SAFETY: the caller's promise.
         unsafe { _mm256_storeu_si256(to.cast(), narrow::<BF16>(v)) }

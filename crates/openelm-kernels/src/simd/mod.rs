@@ -36,6 +36,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_first(from: *const f32, lanes: usize) -> Self::V;
     unsafe fn store_first(to: *mut f32, v: Self::V, lanes: usize);
     unsafe fn load_half(from: *const u16) -> Self::V;
+    /// IEEE half precision.
+    unsafe fn load_f16(from: *const u16) -> Self::V;
     /// Rounded to nearest even.
     unsafe fn store_half(to: *mut u16, v: Self::V);
     unsafe fn load_half_first(from: *const u16, lanes: usize) -> Self::V;
@@ -91,21 +93,21 @@ macro_rules! simd_fn {
                 unsafe { $body }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512bf16($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller's promise.
                 unsafe { generic::<$crate::simd::Avx512<true>>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller's promise.
                 unsafe { generic::<$crate::simd::Avx512<false>>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller's promise.

@@ -59,6 +59,12 @@ impl Simd for Plain {
         halves.map(widen_half)
     }
     #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> V {
+        // SAFETY: the caller's promise.
+        let halves = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
+        halves.map(|bits| half::f16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
     unsafe fn store_half(to: *mut u16, v: V) {
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[u16; LANES]>().write_unaligned(v.map(round_half)) }

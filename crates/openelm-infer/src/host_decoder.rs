@@ -1,0 +1,102 @@
+//! [`Decoder`] through this project's own CPU kernels, on weights as the file stores them.
+
+use openelm_checkpoint::Weights;
+use openelm_formats::DType;
+use openelm_kernels::{Cpu, KvRun, KvStore, KvType, read_tokens};
+use openelm_model::ModelConfig;
+
+use crate::decoder::{Cache, CacheKind, Decoder, Run, Wanted, check_logits, check_runs};
+use crate::error::InferError;
+use crate::host_weights::HostWeights;
+
+/// How weights and caches are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostOptions {
+    /// Type of the matrices; what the file has when `None`.
+    pub convert: Option<DType>,
+    /// Type of keys and values.
+    pub kv: KvType,
+}
+
+/// A model on the CPU.
+pub struct HostDecoder {
+    weights: HostWeights,
+    /// What every cache begins as.
+    empty: KvStore,
+    cpu: Cpu,
+}
+
+impl HostDecoder {
+    /// Maps `weights`. Instruction set and threads are the best there are, or what OPENELM_ISA and OPENELM_THREADS say.
+    ///
+    /// # Errors
+    /// When the weights cannot be read, the environment asks for what is not there, or keys do not fit the type of the cache.
+    pub fn open(weights: &Weights, options: HostOptions) -> Result<Self, InferError> {
+        Self::with_cpu(weights, options, Cpu::from_env()?)
+    }
+
+    /// With a given processor.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn with_cpu(weights: &Weights, options: HostOptions, cpu: Cpu) -> Result<Self, InferError> {
+        let weights = HostWeights::load(weights, options.convert)?;
+        let empty = KvStore::new(options.kv, weights.heads(), 0)?;
+        Ok(Self { weights, empty, cpu })
+    }
+}
+
+impl Decoder for HostDecoder {
+    fn config(&self) -> &ModelConfig {
+        &self.weights.config
+    }
+
+    fn cache(&self, capacity: usize) -> Cache {
+        Cache(CacheKind::Host(self.empty.sized(capacity.min(self.weights.config.rope_max_length))))
+    }
+
+    fn bytes_per_token(&self) -> usize {
+        self.weights.model().map_or(0, |model| model.bytes_per_token())
+    }
+
+    fn read(&self, runs: &mut [Run<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
+        let config = &self.weights.config;
+        check_runs(config, runs)?;
+        let model = self.weights.model()?;
+        let vocabulary = config.vocab_size;
+        let counts: Vec<usize> = runs.iter().map(|run| run.logits.count(run.ids.len())).collect();
+        let mut logits = vec![0.0; counts.iter().sum::<usize>() * vocabulary];
+        let mut stores = Vec::with_capacity(runs.len());
+        for (run, count) in runs.iter_mut().zip(&counts) {
+            let CacheKind::Host(store) = &mut run.cache.0 else { return Err(InferError::ForeignCache) };
+            stores.push(KvRun { ids: run.ids, store, logits: *count });
+        }
+        read_tokens(&self.cpu, &model, &mut stores, &mut logits)?;
+        let mut all = Vec::with_capacity(runs.len());
+        let mut rest = logits.as_slice();
+        for (run, count) in runs.iter().zip(counts) {
+            let (own, others) = rest.split_at(count * vocabulary);
+            rest = others;
+            check_logits(own, run.cache.length().saturating_sub(1))?;
+            all.push(own.to_vec());
+        }
+        Ok(all)
+    }
+}
+
+impl Wanted {
+    /// How many of a run's last positions.
+    fn count(self, length: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Last => length.min(1),
+            Self::All => length,
+        }
+    }
+}
+
+impl std::fmt::Debug for HostDecoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostDecoder").field("kv", &self.empty.kind()).field("cpu", &self.cpu).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,311 @@
+//! The product of many activations in 8 bits with quantised weights, in AVX-512 with dot products of bytes.
+//!
+//! A task takes a strip of columns (rows of the weights): it unpacks them block by block into panels [group of 4][column][4 bytes] with
+//! the scales of every 32, and goes over all tokens; the sums of a strip stay in the second-level cache.
+//!
+//! What must stay true: sums of one element are added in the order of the blocks, whoever computes them.
+
+use std::arch::x86_64::*;
+
+use openelm_formats::DType;
+
+use super::avx512_blocks::{Blocks512, with_blocks};
+use super::byte_rows::{BLOCK, ByteRows};
+use super::matrix::StoredRows;
+use crate::matmul::micro::Unit;
+use crate::matmul::pack::Packing;
+use crate::matmul::product::Target;
+use crate::simd::{Source, round_half};
+use crate::threads::Parts;
+use crate::{Cpu, Isa, scratch};
+
+/// Columns of a panel: two registers of sums.
+const WIDTH: usize = 32;
+/// Panels of a strip.
+const PANELS: usize = 2;
+const STRIP: usize = PANELS * WIDTH;
+/// Values of the inner dimension that are unpacked at a time: a multiple of every type's block.
+const INNER: usize = 512;
+/// Rows of a tile.
+const HEIGHT: usize = 6;
+
+/// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with dot products of bytes.
+pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
+    let known = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
+    isa == Isa::Avx512Bf16 && known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype))
+}
+
+/// One strip's unpacked weights.
+struct Panels<'a> {
+    /// [panel][group of 4][column][4 bytes] as words.
+    levels: &'a mut [u32],
+    /// [block of 32][column]
+    scales: &'a mut [f32],
+    offsets: &'a mut [f32],
+}
+
+/// x [tokens, k] · Wᵀ of `rows` [n, k] into `target` [tokens, n].
+pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, target: Target<'_>) {
+    let (tokens, columns, n) = (x.tokens, x.columns, rows.rows());
+    assert!(fits(cpu.isa, rows) && columns == rows.columns(), "weights with a scale for every 32");
+    let (to, halves, base) = match target {
+        Target::Store(to) => (Some(Parts::new(to)), None, None),
+        Target::Sum(to, base) => (Some(Parts::new(to)), None, Some(base)),
+        Target::Halves(to) => (None, Some(Parts::new(to)), None),
+        Target::Accumulate(_) | Target::Strips(_) => unreachable!("inference stores or adds to another matrix"),
+    };
+    let level_words = PANELS * INNER / 4 * WIDTH;
+    let scale_words = INNER / BLOCK * STRIP;
+    let row_words = WIDTH * INNER / 4;
+    cpu.threads.for_each(n.div_ceil(STRIP), |task| {
+        let first = task * STRIP;
+        let width = STRIP.min(n - first);
+        scratch::with(level_words + 2 * scale_words + row_words + tokens * STRIP, |words| {
+            let (levels, words) = words.split_at_mut(level_words);
+            let (scales, words) = words.split_at_mut(scale_words);
+            let (offsets, words) = words.split_at_mut(scale_words);
+            let (row_space, sums) = words.split_at_mut(row_words);
+            let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
+            let (scales, offsets) = (bytemuck::cast_slice_mut(scales), bytemuck::cast_slice_mut(offsets));
+            let mut panels = Panels { levels, scales, offsets };
+            sums.fill(0.0);
+            for begin in (0..columns).step_by(INNER) {
+                let inner = INNER.min(columns - begin);
+                // SAFETY: the instruction set is available; the strip and the block lie in the matrix, and every buffer has the
+                // size of a whole block.
+                unsafe {
+                    let shift = unpack(cpu.isa, rows, first, width, begin, inner, row_space, &mut panels);
+                    for tile in (0..tokens).step_by(HEIGHT) {
+                        let height = HEIGHT.min(tokens - tile);
+                        for panel in 0..width.div_ceil(WIDTH) {
+                            let to = sums.as_mut_ptr().add(tile * STRIP + panel * WIDTH);
+                            multiply(height, x, tile, begin, inner, &panels, panel, shift, to);
+                        }
+                    }
+                }
+            }
+            for (token, sums) in sums.chunks_exact(STRIP).enumerate() {
+                let at = token * n + first;
+                // SAFETY: this task alone writes these columns.
+                unsafe {
+                    if let Some(to) = &to {
+                        let to = to.part(at, width);
+                        match base {
+                            Some(base) => {
+                                let base = &base[at..at + width];
+                                to.iter_mut().zip(sums).zip(base).for_each(|((to, sum), base)| *to = sum + base);
+                            }
+                            None => to.copy_from_slice(&sums[..width]),
+                        }
+                    }
+                    if let Some(halves) = &halves {
+                        halves.part(at, width).iter_mut().zip(sums).for_each(|(to, sum)| *to = round_half(*sum));
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Unpacks a block of a strip. Gives the zero level that all its weights share, or `None` when offsets are needed.
+///
+/// # Safety
+/// As in [`byte_product`].
+#[allow(clippy::too_many_arguments)]
+unsafe fn unpack(
+    isa: Isa,
+    rows: &StoredRows<'_>,
+    first: usize,
+    width: usize,
+    begin: usize,
+    inner: usize,
+    row_space: &mut [u32],
+    panels: &mut Panels<'_>,
+) -> Option<i32> {
+    let words = inner / 4;
+    let mut zero = zero_of(rows.locate(first).0.dtype);
+    for panel in 0..width.div_ceil(WIDTH) {
+        let lanes = WIDTH.min(width - panel * WIDTH);
+        for lane in 0..lanes {
+            let column = panel * WIDTH + lane;
+            let (matrix, row, _) = rows.locate(first + column);
+            // Two parts of different types have no level in common.
+            zero = zero.filter(|zero| zero_of(matrix.dtype) == Some(*zero));
+            let bytes = matrix.row(row).as_ptr();
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = row_space.as_mut_ptr().add(lane * words).cast::<u8>();
+                let scales = panels.scales.as_mut_ptr().add(column);
+                let offsets = panels.offsets.as_mut_ptr().add(column);
+                with_blocks!(matrix.dtype, B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ());
+            }
+        }
+        // SAFETY: as above. Words of four levels are moved, never computed with.
+        unsafe {
+            let to = panels.levels.as_mut_ptr().add(panel * INNER / 4 * WIDTH);
+            let source = Source::F32(row_space.as_ptr().cast());
+            Packing { unit: Unit::Single, source, stride: words, lanes, inner: words, width: WIDTH }.rows(isa, to);
+        }
+    }
+    zero
+}
+
+/// The level that stands for 0, where all blocks of the type have the same.
+fn zero_of(dtype: DType) -> Option<i32> {
+    match dtype {
+        DType::Q8_0 => Some(128),
+        DType::Q4_0 => Some(8),
+        DType::Q5_0 => Some(16),
+        _ => None,
+    }
+}
+
+/// One row's levels in order, and its scales and offsets, [`STRIP`] apart.
+///
+/// # Safety
+/// Needs AVX-512; the row has `begin + inner` columns; the targets have room.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn unpack_row<B: Blocks512>(bytes: *const u8, begin: usize, inner: usize, to: *mut u8, scales: *mut f32, offsets: *mut f32) {
+    let mut column = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while column < inner {
+            let at = bytes.add((begin + column) / B::WEIGHTS * B::BYTES);
+            let block = column / BLOCK;
+            if inner - column < 64 {
+                let chunk = B::chunk::<true>(at, B::head::<true>(at), 0);
+                _mm256_storeu_si256(to.add(column).cast(), _mm512_castsi512_si256(chunk.levels));
+                *scales.add(block * STRIP) = _mm512_cvtss_f32(chunk.scales);
+                *offsets.add(block * STRIP) = _mm512_cvtss_f32(chunk.offsets);
+                return;
+            }
+            let head = B::head::<false>(at);
+            for index in 0..B::WEIGHTS / 64 {
+                let chunk = B::chunk::<false>(at, head, index);
+                let (column, block) = (column + 64 * index, block + 2 * index);
+                _mm512_storeu_si512(to.add(column).cast(), chunk.levels);
+                *scales.add(block * STRIP) = _mm512_cvtss_f32(chunk.scales);
+                *offsets.add(block * STRIP) = _mm512_cvtss_f32(chunk.offsets);
+                *scales.add((block + 1) * STRIP) = _mm_cvtss_f32(_mm512_extractf32x4_ps::<2>(chunk.scales));
+                *offsets.add((block + 1) * STRIP) = _mm_cvtss_f32(_mm512_extractf32x4_ps::<2>(chunk.offsets));
+            }
+            column += B::WEIGHTS;
+        }
+    }
+}
+
+/// Adds a block's products of a tile of tokens and one panel to `to`, whose rows are [`STRIP`] apart.
+///
+/// # Safety
+/// As in [`byte_product`].
+#[allow(clippy::too_many_arguments)]
+unsafe fn multiply(
+    height: usize,
+    x: &ByteRows,
+    tile: usize,
+    begin: usize,
+    inner: usize,
+    panels: &Panels<'_>,
+    panel: usize,
+    shift: Option<i32>,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let levels = panels.levels.as_ptr().add(panel * INNER / 4 * WIDTH);
+        let (scales, offsets) = (panels.scales.as_ptr().add(panel * WIDTH), panels.offsets.as_ptr().add(panel * WIDTH));
+        let per_row = x.columns / BLOCK;
+        let at = tile * per_row + begin / BLOCK;
+        let side = Side {
+            levels: x.levels.as_ptr().add(tile * x.columns + begin),
+            columns: x.columns,
+            scales: x.scales.as_ptr().add(at),
+            totals: x.totals.as_ptr().add(at),
+            sums: x.sums.as_ptr().add(at),
+            per_row,
+        };
+        let blocks = inner / BLOCK;
+        macro_rules! by_height {
+            ($($rows:literal)*) => {
+                match (height, shift) {
+                    $(($rows, Some(zero)) => tile_product::<$rows, false>(&side, blocks, levels, scales, offsets, zero, to),)*
+                    $(($rows, None) => tile_product::<$rows, true>(&side, blocks, levels, scales, offsets, 0, to),)*
+                    _ => unreachable!("{height} rows in a tile"),
+                }
+            };
+        }
+        by_height!(1 2 3 4 5 6);
+    }
+}
+
+/// Where a tile's activations stand.
+struct Side {
+    levels: *const i8,
+    columns: usize,
+    scales: *const f32,
+    totals: *const i32,
+    sums: *const f32,
+    per_row: usize,
+}
+
+/// # Safety
+/// As in [`byte_product`], with AVX-512 VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+unsafe fn tile_product<const ROWS: usize, const OFFSETS: bool>(
+    side: &Side,
+    blocks: usize,
+    levels: *const u32,
+    scales: *const f32,
+    offsets: *const f32,
+    zero: i32,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        for row in 0..ROWS {
+            for half in 0..2 {
+                sums[row][half] = _mm512_loadu_ps(to.add(row * STRIP + 16 * half));
+            }
+        }
+        for block in 0..blocks {
+            let mut products = [[_mm512_setzero_si512(); 2]; ROWS];
+            if !OFFSETS {
+                // Levels stand above a common zero: its share is taken away at once.
+                for row in 0..ROWS {
+                    let share = _mm512_set1_epi32(-zero * *side.totals.add(row * side.per_row + block));
+                    products[row] = [share; 2];
+                }
+            }
+            for group in 0..BLOCK / 4 {
+                let at = levels.add((block * BLOCK / 4 + group) * WIDTH);
+                let weights = [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(16).cast())];
+                for row in 0..ROWS {
+                    let four = side.levels.add(row * side.columns + block * BLOCK + 4 * group);
+                    let four = _mm512_set1_epi32(four.cast::<i32>().read_unaligned());
+                    for half in 0..2 {
+                        products[row][half] = _mm512_dpbusd_epi32(products[row][half], weights[half], four);
+                    }
+                }
+            }
+            for half in 0..2 {
+                let scale = _mm512_loadu_ps(scales.add(block * STRIP + 16 * half));
+                for row in 0..ROWS {
+                    let own = _mm512_set1_ps(*side.scales.add(row * side.per_row + block));
+                    let factor = _mm512_mul_ps(scale, own);
+                    sums[row][half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[row][half]), factor, sums[row][half]);
+                    if OFFSETS {
+                        let offset = _mm512_loadu_ps(offsets.add(block * STRIP + 16 * half));
+                        let own = _mm512_set1_ps(*side.sums.add(row * side.per_row + block));
+                        sums[row][half] = _mm512_fmadd_ps(offset, own, sums[row][half]);
+                    }
+                }
+            }
+        }
+        for row in 0..ROWS {
+            for half in 0..2 {
+                _mm512_storeu_ps(to.add(row * STRIP + 16 * half), sums[row][half]);
+            }
+        }
+    }
+}

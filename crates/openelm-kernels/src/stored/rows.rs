@@ -1,0 +1,133 @@
+//! Rows of stored weights times a few tokens: the one entrance to the bodies of all types and instruction sets.
+
+use openelm_formats::DType;
+
+use super::layout::with_layout;
+use super::matrix::{StoredMatrix, StoredRows};
+use super::prepared::Prepared;
+use super::{float_rows, plain_rows};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2_rows, avx512_rows};
+use crate::Isa;
+
+/// Tokens that a row is multiplied with at a time. More of them are better served by the matrix product.
+pub(crate) const MOST_TOKENS: usize = 8;
+
+/// Products of the rows from `first` to `first + count - 1` with the prepared tokens, into `out` [tokens, count].
+///
+/// # Safety
+/// The instruction set is available.
+pub(crate) unsafe fn multiply_rows(isa: Isa, rows: &StoredRows<'_>, first: usize, count: usize, x: &Prepared, out: &mut [f32]) {
+    assert!(first + count <= rows.rows() && x.columns == rows.columns(), "rows {first}+{count} of {}", rows.rows());
+    assert!(x.tokens <= MOST_TOKENS && out.len() == x.tokens * count, "room for {count} rows of {} tokens", x.tokens);
+    let mut done = 0;
+    while done < count {
+        let (matrix, row, left) = rows.locate(first + done);
+        let now = left.min(count - done);
+        let part = Part { matrix, first: row, count: now, x, out: out[done..].as_mut_ptr(), stride: count };
+        // SAFETY: the caller's promise; the rows lie in the matrix, and `out` has `count` places for each token.
+        unsafe { part.multiply(isa) };
+        done += now;
+    }
+}
+
+/// Bytes that weights are asked for before they are used: what memory sends while it is waited for.
+const AHEAD: usize = 6144;
+
+/// How far ahead of the present place memory is asked for: some bytes on in a long row, else the same place of later rows, when `rows`
+/// of them are read side by side.
+pub(super) fn ahead(row_bytes: usize, rows: usize) -> usize {
+    if row_bytes > AHEAD { AHEAD } else { AHEAD.next_multiple_of((rows * row_bytes).max(1)) }
+}
+
+/// Rows of one matrix.
+pub(super) struct Part<'a> {
+    pub(super) matrix: &'a StoredMatrix<'a>,
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) x: &'a Prepared,
+    pub(super) out: *mut f32,
+    /// Values from one token to the next.
+    pub(super) stride: usize,
+}
+
+impl Part<'_> {
+    unsafe fn multiply(&self, isa: Isa) {
+        let dtype = self.matrix.dtype;
+        if dtype.is_quantised() {
+            assert_eq!(self.x.levels.len(), self.x.tokens * self.x.whole(), "activations in 8 bits");
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (dtype, isa) {
+                (DType::F32 | DType::F16 | DType::BF16, _) => float_rows::multiply(isa, self),
+                #[cfg(target_arch = "x86_64")]
+                (_, Isa::Avx512Bf16) => avx512_rows::multiply(self),
+                #[cfg(target_arch = "x86_64")]
+                (_, Isa::Avx2 | Isa::Avx512) => with_layout!(dtype, L => avx2_rows::multiply::<L>(self), else ()),
+                _ => with_layout!(dtype, L => plain_rows::multiply::<L>(self), else ()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openelm_formats::{DType, decode_f32, encode_f32};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_those_of_plain_arithmetic() {
+        let value = |i: usize| ((i * i % 1013) as f32 * 0.013).sin() * (1.0 + (i / 32 % 7) as f32) * 0.05 + 0.003;
+        let types = DType::QUANTISED.into_iter().chain([DType::F32, DType::F16, DType::BF16]);
+        for dtype in types {
+            for columns in [32, 64, 96, 256, 768, 1280].map(|columns: usize| columns.next_multiple_of(dtype.block_len())) {
+                let (rows, split) = (7, 4);
+                let values: Vec<f32> = (0..rows * columns).map(value).collect();
+                let bytes = encode_f32(&values, dtype).unwrap();
+                let weights = decode_f32(&bytes, dtype).unwrap();
+                let (above, below) = bytes.split_at(split * bytes.len() / rows);
+                let above = StoredMatrix::new(dtype, above, split, columns).unwrap();
+                let below = StoredMatrix::new(dtype, below, rows - split, columns).unwrap();
+                let stored = StoredRows::new(above, Some(below)).unwrap();
+                for tokens in 1..=MOST_TOKENS {
+                    let mut x = Prepared::default();
+                    x.resize(tokens, columns);
+                    for (i, to) in x.values.iter_mut().enumerate() {
+                        *to = value(i * 3 + 1) * 4.0;
+                    }
+                    for isa in Isa::available() {
+                        if dtype.is_quantised() {
+                            x.quantise(isa);
+                        }
+                        let (first, count) = (1, 5);
+                        let mut out = vec![f32::NAN; tokens * count];
+                        // SAFETY: the instruction set is available.
+                        unsafe { multiply_rows(isa, &stored, first, count, &x, &mut out) };
+                        for token in 0..tokens {
+                            for row in 0..count {
+                                let weights = &weights[(first + row) * columns..][..columns];
+                                let (mut expected, mut size) = (0.0, 0.0);
+                                for (i, weight) in weights.iter().enumerate() {
+                                    let x = match dtype.is_quantised() {
+                                        true => {
+                                            let at = token * x.whole() + i;
+                                            f64::from(x.levels[at]) * f64::from(x.scales[at / 4])
+                                        }
+                                        false => f64::from(x.values[token * columns + i]),
+                                    };
+                                    expected += f64::from(*weight) * x;
+                                    size += (f64::from(*weight) * x).abs();
+                                }
+                                let found = f64::from(out[token * count + row]);
+                                let bound = 2e-6 * size.max(1e-3) + if dtype.is_quantised() { 2e-6 * size } else { 0.0 };
+                                assert!((found - expected).abs() < bound, "{isa:?} {dtype} {columns} {token} {row}: {found} {expected}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
