@@ -105,7 +105,6 @@ mod tests {
         assert!(apart < 2e-5, "{apart}");
     }
 
-
     fn read_last(decoder: &BurnDecoder, cache: &mut Cache, ids: &[u32]) -> Vec<f32> {
         decoder.read(&mut [Run { ids, cache, logits: Wanted::Last }]).unwrap().remove(0)
     }

@@ -5,6 +5,7 @@
 
 mod burn_decoder;
 mod cache;
+mod conversation;
 mod decoder;
 mod decoder_scorer;
 mod draft;
@@ -15,16 +16,18 @@ mod host_weights;
 mod sampler;
 mod score;
 mod score_model;
+pub mod server;
 
 pub use burn_decoder::BurnDecoder;
 pub use cache::KvCache;
-pub use draft::Draft;
-pub use decoder_scorer::DecoderScorer;
+pub use conversation::{Answer, Conversation, ConversationError};
 pub use decoder::{Cache, Decoder, Run, Wanted};
+pub use decoder_scorer::DecoderScorer;
+pub use draft::Draft;
 pub use error::InferError;
-pub use host_decoder::{HostDecoder, HostOptions};
 pub use generate::{Generation, Limits, StopReason, generate};
-pub use sampler::{Sampler, SamplingSettings};
+pub use host_decoder::{HostDecoder, HostOptions};
 pub use openelm_kernels::KvType;
+pub use sampler::{Sampler, SamplingSettings};
 pub use score::{ContextGroup, TokenScore, TokenScorer, check_groups};
 pub use score_model::ModelScorer;

@@ -3,7 +3,9 @@
 
 use openelm_checkpoint::{Device, Weights};
 use openelm_formats::DType;
-use openelm_infer::{BurnDecoder, Decoder, Draft, HostDecoder, HostOptions, KvType, Limits, Run, Sampler, SamplingSettings, Wanted, generate};
+use openelm_infer::{
+    BurnDecoder, Decoder, Draft, HostDecoder, HostOptions, KvType, Limits, Run, Sampler, SamplingSettings, Wanted, generate,
+};
 use openelm_model::Precision;
 use reference_values::{json, reference};
 
@@ -123,7 +125,8 @@ fn guesses_change_the_speed_and_not_the_text() {
     let Some(folder) = reference() else { return };
     let open = |name: &str| HostDecoder::open(&Weights::open(&folder.join(name)).unwrap(), HostOptions::default()).unwrap();
     let (target, small, other) = (open("gguf/5m-q8_0.gguf"), open("gguf/5m-Q4_0.gguf"), open("hf-tiny"));
-    let prompt: Vec<u32> = serde_json::from_value(json(&folder.join("gguf/llama_cpp.json"))["models"]["5m-Q8_0.gguf"]["token_ids"].clone()).unwrap();
+    let prompt: Vec<u32> =
+        serde_json::from_value(json(&folder.join("gguf/llama_cpp.json"))["models"]["5m-Q8_0.gguf"]["token_ids"].clone()).unwrap();
     let limits = Limits { max_new_tokens: 60, stop: Vec::new() };
     for settings in [SamplingSettings::default(), SamplingSettings { temperature: 0.9, top_p: 0.95, seed: 7, ..Default::default() }] {
         let text = |draft: Option<&mut Draft<'_>>| {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod serve;
 mod weights;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use bench::*;
 pub use data::*;
+pub use serve::*;
 pub use weights::*;
 
 /// OpenELM: pretraining, export and generation in one program.
@@ -41,6 +43,10 @@ pub enum Command {
     Import(ImportArguments),
     /// Continue a text.
     Generate(GenerateArguments),
+    /// Talk with a model in the terminal.
+    Chat(ChatArguments),
+    /// Serve a model over HTTP: OpenAI's interface and a chat page.
+    Serve(ServeArguments),
     /// Score tasks and texts.
     Eval(EvalArguments),
     /// Combine models into one.

@@ -80,7 +80,11 @@ pub(super) fn infer(arguments: &BenchInferArguments) -> Result<()> {
     writeln!(out, "load {load:.3} s, {} MiB resident at most", rss.map_or_else(|| "?".into(), |rss| rss.to_string()))?;
     if let Some(limit) = bandwidth {
         let (rate, limit) = (read_rate / 1e9, limit / 1e9);
-        writeln!(out, "decoding reads weights at {rate:.1} GB/s, {:.0} % of the {limit:.1} GB/s that plain reading reaches", 100.0 * rate / limit)?;
+        writeln!(
+            out,
+            "decoding reads weights at {rate:.1} GB/s, {:.0} % of the {limit:.1} GB/s that plain reading reaches",
+            100.0 * rate / limit
+        )?;
     }
     Ok(())
 }

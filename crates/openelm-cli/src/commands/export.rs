@@ -115,7 +115,7 @@ fn gguf_type(arguments: &ExportArguments, weights: &Weights) -> GgufType {
 }
 
 /// What llama.cpp's converter would call the model: the folder of the weights, the run of a checkpoint, the file without its ending.
-fn model_name(weights: &Path) -> String {
+pub(super) fn model_name(weights: &Path) -> String {
     let absolute = weights.canonicalize().unwrap_or_else(|_| weights.to_owned());
     let step = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
     let place = match absolute.parent().and_then(Path::parent) {

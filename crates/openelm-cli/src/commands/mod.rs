@@ -3,6 +3,8 @@
 mod bench;
 mod bench_infer;
 mod bench_kernels;
+mod chat;
+mod chat_model;
 mod configs;
 mod data;
 mod data_bench;
@@ -16,6 +18,7 @@ mod generate;
 mod import;
 mod merge;
 mod params;
+mod serve;
 mod tokenizer;
 mod train;
 
@@ -54,6 +57,8 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Export(arguments) => export::export(&arguments),
         Command::Import(arguments) => import::import(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Chat(arguments) => chat::chat(&arguments),
+        Command::Serve(arguments) => serve::serve(&arguments),
         Command::Eval(arguments) => evaluate::eval(&arguments),
         Command::Merge(arguments) => merge::merge(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),

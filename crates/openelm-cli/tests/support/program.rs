@@ -1,6 +1,6 @@
 //! Calls of the real program, and what came of them.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -106,6 +106,17 @@ impl Running {
 
     pub fn is_over(&mut self) -> bool {
         self.child().try_wait().unwrap().is_some()
+    }
+
+    /// The next line of its standard output.
+    pub fn line(&mut self) -> String {
+        let output = self.child().stdout.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        // Byte by byte: what comes behind the line belongs to whoever reads next.
+        while output.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
     }
 
     /// Sends a signal, such as `INT`.

@@ -1,0 +1,47 @@
+//! A model with its tokenizer and its chat template, from what the command line names.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use openelm_checkpoint::Weights;
+use openelm_infer::Decoder;
+use openelm_tokenizer::{ChatTemplate, Tokenizer};
+
+use super::decoder::open_decoder;
+use super::tokenizer_of;
+use crate::args::ChatModelArguments;
+
+pub(super) struct ChatModel {
+    pub decoder: Arc<dyn Decoder>,
+    pub tokenizer: Tokenizer,
+    pub template: ChatTemplate,
+}
+
+impl ChatModel {
+    pub fn open(path: &Path, arguments: &ChatModelArguments) -> Result<Self> {
+        let weights = Weights::open(path)?;
+        let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
+            bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
+        };
+        let template = template_of(&weights, arguments.chat_template.as_deref())?;
+        let decoder = open_decoder(&weights, &arguments.decoder)?;
+        Ok(Self { decoder: decoder.into(), tokenizer, template })
+    }
+}
+
+fn template_of(weights: &Weights, named: Option<&Path>) -> Result<ChatTemplate> {
+    if let Some(path) = named {
+        let place = path.display();
+        let source = std::fs::read_to_string(path)
+            .with_context(|| format!("reading the chat template {place} failed\nhint: give a file with a template in Jinja"))?;
+        return Ok(ChatTemplate::new(&source, &format!("in {place}"))?);
+    }
+    match weights.chat_template() {
+        Some(source) => Ok(ChatTemplate::new(source, &format!("of {}", weights.path().display()))?),
+        None => {
+            eprintln!("note: no chat template lies with the weights, so OpenELM-instruct's is used; --chat-template takes another");
+            Ok(ChatTemplate::openelm_instruct()?)
+        }
+    }
+}

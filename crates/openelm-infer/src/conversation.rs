@@ -1,0 +1,210 @@
+//! A conversation in a terminal: turns in, the model's answers out, piece by piece.
+//!
+//! What must stay true: what the cache has read of an earlier turn is not read again; an answer that fails or is ended leaves a
+//! conversation that goes on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use openelm_tokenizer::{ChatMessage, ChatTemplate, ChatTemplateError, Tokenizer};
+use thiserror::Error;
+
+use crate::decoder::{Cache, Decoder, Run, Wanted};
+use crate::error::InferError;
+use crate::generate::StopReason;
+use crate::sampler::Sampler;
+
+/// Prompt tokens that are read at a time; between two pieces the receiver may end the answer.
+const PREFILL: usize = 256;
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum ConversationError {
+    #[error(transparent)]
+    Template(#[from] ChatTemplateError),
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    #[error("the conversation has {tokens} tokens, the context holds {context}\nhint: begin a new one, or give a shorter message")]
+    Full { tokens: usize, context: usize },
+}
+
+/// An answer, which is part of the conversation from now on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    pub reason: StopReason,
+    /// Tokens of the whole conversation before the answer.
+    pub prompt_tokens: usize,
+    /// Those of them that had been read before.
+    pub reused: usize,
+    pub tokens: usize,
+    pub seconds: f64,
+}
+
+/// The turns so far, and what the model has read of them.
+pub struct Conversation {
+    decoder: Arc<dyn Decoder>,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    messages: Vec<ChatMessage>,
+    cache: Cache,
+    /// What the cache has read.
+    read: Vec<u32>,
+}
+
+impl Conversation {
+    /// An empty one, of at most `context` tokens and at most the model's.
+    pub fn new(decoder: Arc<dyn Decoder>, tokenizer: Tokenizer, template: ChatTemplate, context: usize) -> Self {
+        let cache = decoder.cache(context.min(decoder.config().rope_max_length));
+        Self { decoder, tokenizer, template, messages: Vec::new(), cache, read: Vec::new() }
+    }
+
+    pub fn messages(&self) -> &[ChatMessage] {
+        &self.messages
+    }
+
+    /// Begins anew, with a system message if there is to be one.
+    pub fn reset(&mut self, system: Option<String>) {
+        self.messages = system.map(|text| ChatMessage::new("system", text)).into_iter().collect();
+    }
+
+    /// Answers the user's `message`, with at most `max_tokens` tokens. Each piece of text, which may be empty, goes to `receive`, which
+    /// says whether to go on. The message and what there is of the answer join the conversation, unless there is an error.
+    ///
+    /// # Errors
+    /// When the template refuses the turns, the context is full, or the device fails.
+    pub fn answer(
+        &mut self,
+        message: String,
+        sampler: &mut Sampler,
+        max_tokens: usize,
+        receive: impl FnMut(&str) -> bool,
+    ) -> Result<Answer, ConversationError> {
+        self.messages.push(ChatMessage::new("user", message));
+        let answer = self.make(sampler, max_tokens, receive);
+        match &answer {
+            Ok(answer) => self.messages.push(ChatMessage::new("assistant", answer.text.as_str())),
+            Err(_) => drop(self.messages.pop()),
+        }
+        answer
+    }
+
+    fn make(
+        &mut self,
+        sampler: &mut Sampler,
+        max_tokens: usize,
+        mut receive: impl FnMut(&str) -> bool,
+    ) -> Result<Answer, ConversationError> {
+        let begin = Instant::now();
+        let mut ids = self.template.encode(&self.messages, &self.tokenizer, true)?;
+        let (prompt_tokens, context) = (ids.len(), self.cache.capacity());
+        if prompt_tokens > context {
+            return Err(ConversationError::Full { tokens: prompt_tokens, context });
+        }
+        // The last token is read again, for its logits.
+        let shared = self.read.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(prompt_tokens.saturating_sub(1));
+        self.cache.truncate(shared);
+        let mut text_decoder = self.tokenizer.decoder();
+        for id in &ids {
+            text_decoder.push(*id);
+        }
+        let mut text = String::new();
+        let mut reason = StopReason::Length;
+        while ids.len() - prompt_tokens < max_tokens {
+            let unread = self.cache.length()..ids.len().min(self.cache.length() + PREFILL);
+            if unread.is_empty() || ids.len() > context {
+                reason = StopReason::Context;
+                break;
+            }
+            let last = unread.end == ids.len();
+            let piece = ids.get(unread).unwrap_or_default();
+            let run = Run { ids: piece, cache: &mut self.cache, logits: if last { Wanted::Last } else { Wanted::Nothing } };
+            let logits = self.decoder.read(&mut [run]);
+            self.read = ids.get(..self.cache.length()).unwrap_or_default().to_vec();
+            let new = match logits?.pop() {
+                Some(mut logits) if last => {
+                    let id = sampler.pick(&mut logits, &ids);
+                    ids.push(id);
+                    if self.tokenizer.eos_id() == Some(id) {
+                        reason = StopReason::Stop;
+                        break;
+                    }
+                    text_decoder.push(id).unwrap_or_default()
+                }
+                _ => String::new(),
+            };
+            text += &new;
+            if !receive(&new) {
+                reason = StopReason::Cancelled;
+                break;
+            }
+        }
+        let rest = text_decoder.finish();
+        if !rest.is_empty() && receive(&rest) {
+            text += &rest;
+        }
+        let (tokens, seconds) = (ids.len() - prompt_tokens, begin.elapsed().as_secs_f64());
+        Ok(Answer { text, reason, prompt_tokens, reused: shared, tokens, seconds })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use burn::tensor::Device;
+    use openelm_model::{ModelConfig, OpenElm, Precision, preset};
+    use openelm_tokenizer::{BpeTraining, train};
+
+    use super::*;
+    use crate::burn_decoder::BurnDecoder;
+    use crate::sampler::SamplingSettings;
+
+    fn conversation(context: usize) -> Conversation {
+        let texts = ["the small bird sings a song of the sea", "user system assistant"];
+        let tokenizer = train(&BpeTraining::new(280), texts.iter().map(|text| Ok::<_, Infallible>((*text).to_owned()))).unwrap();
+        let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..preset("OpenELM-tiny").unwrap() };
+        let model = OpenElm::init(&config, 3, &Device::flex()).unwrap();
+        let decoder = Arc::new(BurnDecoder::new(model, Precision::F32));
+        Conversation::new(decoder, tokenizer, ChatTemplate::openelm_instruct().unwrap(), context)
+    }
+
+    fn greedy() -> Sampler {
+        Sampler::new(SamplingSettings::default()).unwrap()
+    }
+
+    #[test]
+    fn turns_go_on_where_the_last_ended() {
+        let mut one = conversation(400);
+        let mut pieces = String::new();
+        let first = one.answer("the bird".into(), &mut greedy(), 9, |piece| {
+            pieces += piece;
+            true
+        });
+        let first = first.unwrap();
+        assert_eq!((first.tokens, first.reason, first.reused, pieces), (9, StopReason::Length, 0, first.text.clone()));
+        let second = one.answer("sings".into(), &mut greedy(), 9, |_| true).unwrap();
+        assert!(second.reused >= first.prompt_tokens - 1 && second.reused < second.prompt_tokens);
+        assert_eq!(one.messages().len(), 4);
+        // The same turns in a fresh conversation give the same answer.
+        let mut fresh = conversation(400);
+        fresh.messages = one.messages()[..2].to_vec();
+        assert_eq!(fresh.answer("sings".into(), &mut greedy(), 9, |_| true).unwrap().text, second.text);
+        one.reset(Some("sing".into()));
+        assert_eq!(one.messages(), [ChatMessage::new("system", "sing")]);
+        assert!(one.answer("sea".into(), &mut greedy(), 2, |_| true).unwrap().reused < first.prompt_tokens / 2);
+    }
+
+    #[test]
+    fn an_answer_can_be_ended_and_a_full_context_says_so() {
+        let mut one = conversation(120);
+        let ended = one.answer("the bird".into(), &mut greedy(), 50, |_| false).unwrap();
+        assert_eq!((ended.reason, ended.tokens), (StopReason::Cancelled, 1));
+        let long = one.answer("sings".into(), &mut greedy(), 500, |_| true).unwrap();
+        assert!(long.reason == StopReason::Context || long.reason == StopReason::Stop, "{long:?}");
+        let before = one.messages().len();
+        let error = one.answer("the ".repeat(100), &mut greedy(), 5, |_| true).unwrap_err();
+        assert!(error.to_string().contains("the context holds 120"), "{error}");
+        assert_eq!(one.messages().len(), before);
+    }
+}

@@ -1,0 +1,195 @@
+//! The thread that owns the decoder: continuous batching over slots.
+//!
+//! Every step reads one token of each running answer and a piece of the prompts that are not read yet, so that a long prompt does
+//! not hold the others up. What must stay true: an answer depends on its own request alone, but for the rounding of the decoder; a
+//! client that has gone gives its slot back before the next step; a step that fails ends the answers in it and no others.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use openelm_tokenizer::Tokenizer;
+
+use crate::decoder::{Decoder, Run, Wanted};
+use crate::sampler::{Sampler, SamplingSettings};
+use crate::server::caches::Caches;
+use crate::server::error::ApiError;
+use crate::server::job::{Event, Request, Sequence};
+use crate::server::metrics::Metrics;
+use crate::server::queue::Queue;
+use crate::server::row::Row;
+use crate::server::settings::{ServedModel, ServerSettings};
+
+pub(super) struct Scheduler {
+    decoder: Arc<dyn Decoder>,
+    tokenizer: Tokenizer,
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+    slots: usize,
+    context: usize,
+    prefill_chunk: usize,
+    rows: Vec<Row>,
+    caches: Caches,
+    /// Of the request that was begun last: what has no slot yet.
+    waiting: VecDeque<(Sequence, Arc<Request>)>,
+}
+
+/// Closes the queue and tells what is inside when the scheduler ends, however it ends.
+struct AtTheEnd(Arc<Queue>);
+
+impl Drop for AtTheEnd {
+    fn drop(&mut self) {
+        self.0.abort();
+        while let Some(job) = self.0.pop() {
+            let _ = job.request.events.send(Event::Failed(ApiError::shutting_down()));
+        }
+    }
+}
+
+impl Scheduler {
+    /// `settings` are checked; `context` positions hold a sequence.
+    pub fn new(model: &ServedModel, settings: &ServerSettings, context: usize, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            decoder: Arc::clone(&model.decoder),
+            tokenizer: model.tokenizer.clone(),
+            queue,
+            metrics,
+            slots: settings.slots,
+            context,
+            prefill_chunk: settings.prefill_chunk,
+            rows: Vec::new(),
+            caches: Caches::new(settings.kept_caches, context),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Works until the queue is closed and all answers are whole.
+    pub fn run(mut self) {
+        let _end = AtTheEnd(Arc::clone(&self.queue));
+        loop {
+            if self.queue.is_aborted() {
+                return self.fail_all();
+            }
+            self.drop_gone();
+            self.admit();
+            self.metrics.slots_busy.set(self.rows.len());
+            if !self.rows.is_empty() {
+                self.step();
+            } else if !self.queue.wait() {
+                return;
+            }
+        }
+    }
+
+    fn drop_gone(&mut self) {
+        for place in (0..self.rows.len()).rev() {
+            if self.rows.get(place).is_some_and(|row| row.request.events.is_closed()) {
+                self.release(place);
+            }
+        }
+        self.waiting.retain(|(_, request)| !request.events.is_closed());
+    }
+
+    /// Frees a slot and keeps what its sequence has read.
+    fn release(&mut self, place: usize) {
+        let row = self.rows.swap_remove(place);
+        self.caches.keep(row.ids, row.cache);
+    }
+
+    fn admit(&mut self) {
+        while self.rows.len() < self.slots {
+            // A choice of a prompt that is being read waits, to take over what has been read.
+            let being_read = |prompt: &Arc<[u32]>| self.rows.iter().any(|row| row.in_prompt() && Arc::ptr_eq(&row.prompt, prompt));
+            let next = self.waiting.iter().position(|(sequence, _)| !being_read(&sequence.prompt));
+            if let Some((sequence, request)) = next.and_then(|place| self.waiting.remove(place)) {
+                self.begin(sequence, request);
+                continue;
+            }
+            let Some(job) = self.queue.pop() else { break };
+            self.metrics.queue_seconds.observe(job.request.arrived.elapsed());
+            self.waiting.extend(job.sequences.into_iter().map(|sequence| (sequence, Arc::clone(&job.request))));
+        }
+        self.queue.set_idle_slots(self.slots - self.rows.len());
+    }
+
+    fn begin(&mut self, sequence: Sequence, request: Arc<Request>) {
+        let sampling = request.wishes.sampling;
+        let sampler = Sampler::new(SamplingSettings { seed: sampling.seed.wrapping_add(sequence.choice as u64), ..sampling });
+        let sampler = match sampler {
+            Ok(sampler) => sampler,
+            Err(error) => {
+                let _ = request.events.send(Event::Failed(ApiError::invalid(error.to_string())));
+                return;
+            }
+        };
+        let running = self.rows.iter().map(|row| (row.ids.get(..row.cache.length()).unwrap_or_default(), &row.cache));
+        let cache = self.caches.take(&sequence.prompt, running, self.decoder.as_ref());
+        self.metrics.prompt_tokens_reused.add(cache.length());
+        self.rows.push(Row::new(sequence, request, sampler, cache, &self.tokenizer));
+    }
+
+    /// Tokens to read of each row: those that are unread, but of prompts together no more than a piece, which short ones share
+    /// evenly with long ones.
+    fn counts(&self) -> Vec<usize> {
+        let mut counts: Vec<usize> = self.rows.iter().map(Row::unread).collect();
+        let mut in_prompt: Vec<usize> = (0..counts.len()).filter(|place| self.rows.get(*place).is_some_and(Row::in_prompt)).collect();
+        in_prompt.sort_by_key(|place| counts.get(*place).copied());
+        let mut budget = self.prefill_chunk;
+        for (done, place) in in_prompt.iter().enumerate() {
+            if let Some(count) = counts.get_mut(*place) {
+                *count = (*count).min((budget / (in_prompt.len() - done)).max(1));
+                budget = budget.saturating_sub(*count);
+            }
+        }
+        counts
+    }
+
+    /// Reads once with all rows.
+    fn step(&mut self) {
+        let begin = Instant::now();
+        let counts = self.counts();
+        let (mut places, mut runs) = (Vec::new(), Vec::new());
+        for ((place, row), count) in self.rows.iter_mut().enumerate().zip(counts) {
+            if row.in_prompt() {
+                self.metrics.prompt_tokens.add(count);
+            }
+            let start = row.cache.length();
+            let logits = if count == row.unread() { Wanted::Last } else { Wanted::Nothing };
+            let Row { ids, cache, .. } = row;
+            let ids = ids.get(start..start + count).unwrap_or_default();
+            runs.push(Run { ids, cache, logits });
+            places.push((place, logits));
+        }
+        let read = self.decoder.read(&mut runs);
+        drop(runs);
+        let all = match read {
+            Ok(all) => all,
+            Err(error) => return self.fail(&places, &error.to_string()),
+        };
+        // From the back, for a row that is taken out is replaced by the last one.
+        for ((place, wanted), logits) in places.into_iter().zip(all).rev() {
+            let Some(row) = self.rows.get_mut(place).filter(|_| wanted == Wanted::Last) else { continue };
+            let whole = row.advance(logits, &self.tokenizer, self.context, &self.metrics);
+            if whole {
+                self.release(place);
+            }
+        }
+        self.metrics.step_seconds.observe(begin.elapsed());
+    }
+
+    /// Ends the requests of the rows at `places`; what their caches hold is not known.
+    fn fail(&mut self, places: &[(usize, Wanted)], reason: &str) {
+        eprintln!("error: {reason}");
+        for (place, _) in places.iter().rev() {
+            let row = self.rows.swap_remove(*place);
+            let _ = row.request.events.send(Event::Failed(ApiError::model_failed(reason)));
+        }
+    }
+
+    fn fail_all(&mut self) {
+        let rows = self.rows.drain(..).map(|row| row.request);
+        for request in rows.chain(self.waiting.drain(..).map(|(_, request)| request)) {
+            let _ = request.events.send(Event::Failed(ApiError::shutting_down()));
+        }
+    }
+}

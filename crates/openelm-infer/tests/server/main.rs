@@ -1,0 +1,7 @@
+//! The HTTP server over a small model in this process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod answers;
+mod client;
+mod limits;
+mod model;

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Tests a running `openelm serve` with the official `openai` package.
+
+    python3 -m venv venv && venv/bin/pip install openai
+    openelm serve WEIGHTS --port 8080 &
+    venv/bin/python scripts/check-openai.py http://127.0.0.1:8080 [--key KEY]
+
+Completions and chat, whole and streamed, with several answers, stop strings, seeds and log-probabilities, and the errors that the
+package knows.
+"""
+
+import argparse
+import asyncio
+import math
+
+import openai
+
+
+def check(holds, what):
+    if not holds:
+        raise SystemExit(f"FAILED: {what}")
+    print(f"ok: {what}")
+
+
+def raises(kind, call, *parts):
+    try:
+        call()
+    except kind as error:
+        return all(part in str(error) for part in parts) or f"{error} lacks one of {parts}"
+    return "no error"
+
+
+def completions(client, model):
+    base = dict(model=model, prompt="Once upon a time", max_tokens=24)
+    whole = client.completions.create(**base, temperature=0)
+    text = whole.choices[0].text
+    check(whole.usage.completion_tokens <= 24 and whole.usage.total_tokens > whole.usage.completion_tokens, f"a completion: {text!r}")
+    check(whole.choices[0].finish_reason in ("length", "stop"), "with a reason for its end")
+    chunks = list(client.completions.create(**base, temperature=0, stream=True, stream_options={"include_usage": True}))
+    streamed = "".join(chunk.choices[0].text for chunk in chunks if chunk.choices)
+    check(streamed == text and len(chunks) > 3, f"the same as a stream of {len(chunks)} chunks")
+    check(chunks[-1].usage.completion_tokens == whole.usage.completion_tokens, "which ends with the same usage")
+
+    drawn = [client.completions.create(**base, temperature=1, seed=seed).choices[0].text for seed in (5, 5, 6)]
+    check(drawn[0] == drawn[1] != drawn[2], "a seed gives the same text again, another seed another")
+    several = client.completions.create(**base, temperature=1, seed=5, n=3)
+    check([choice.index for choice in several.choices] == [0, 1, 2] and several.choices[0].text == drawn[0], "three answers at once")
+    check(several.choices[1].text == drawn[2], "each with a seed of its own")
+    batch = client.completions.create(**{**base, "prompt": ["One", "Two", "Three"]}, temperature=0)
+    check(len(batch.choices) == 3, "three prompts at once")
+
+    middle = text[len(text) // 2 : len(text) // 2 + 3]
+    stopped = client.completions.create(**base, temperature=0, stop=[middle])
+    check(stopped.choices[0].text == text[: text.index(middle)] and stopped.choices[0].finish_reason == "stop", f"stopped before {middle!r}")
+
+    scored = client.completions.create(**base, temperature=0, logprobs=3).choices[0].logprobs
+    check(len(scored.tokens) == len(scored.token_logprobs) == len(scored.top_logprobs) == whole.usage.completion_tokens, "log-probabilities")
+    check(all(math.isclose(max(top.values()), own) for top, own in zip(scored.top_logprobs, scored.token_logprobs)), "the greedy token is the likeliest")
+
+
+def chat(client, model):
+    messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Who are you?"}]
+    base = dict(model=model, messages=messages, max_tokens=20, temperature=0)
+    whole = client.chat.completions.create(**base)
+    text = whole.choices[0].message.content
+    check(whole.object == "chat.completion" and whole.choices[0].message.role == "assistant", f"an answer: {text!r}")
+    with_usage = client.chat.completions.create(**base, stream=True, stream_options={"include_usage": True})
+    chunks = list(with_usage)
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    check(streamed == text and chunks[0].choices[0].delta.role == "assistant", "the same as a stream")
+    check(chunks[-1].usage.total_tokens == whole.usage.total_tokens, "with the same usage")
+    with client.chat.completions.stream(**base) as stream:
+        deltas = [event.delta for event in stream if event.type == "content.delta"]
+    check("".join(deltas) == text, "the same through the package's stream helper")
+    scored = client.chat.completions.create(**base, logprobs=True, top_logprobs=2).choices[0].logprobs.content
+    told = b"".join(bytes(token.bytes) for token in scored).decode(errors="replace")
+    check(told.strip().startswith(text.strip()[:10]) and all(len(token.top_logprobs) == 2 for token in scored), "log-probabilities with bytes")
+    several = client.chat.completions.create(**{**base, "temperature": 1}, n=2, seed=1)
+    check(len(several.choices) == 2, "two answers")
+    # What the package gives back can be sent again.
+    messages += [whole.choices[0].message, {"role": "user", "content": "Again?"}]
+    longer = client.chat.completions.create(**{**base, "messages": messages})
+    check(longer.usage.prompt_tokens > whole.usage.prompt_tokens, "the conversation goes on")
+    check(longer.usage.prompt_tokens_details.cached_tokens >= whole.usage.prompt_tokens - 1, "and its beginning is not read again")
+
+
+def errors(client, model):
+    ask = lambda **more: client.completions.create(**{"model": model, "prompt": "x", "max_tokens": 1, **more})
+    check(raises(openai.NotFoundError, lambda: ask(model="gpt-4"), "gpt-4") is True, "an unknown model")
+    check(raises(openai.BadRequestError, lambda: ask(temperature=-1), "temperature") is True, "a wrong temperature")
+    check(raises(openai.BadRequestError, lambda: ask(prompt="a b c " * 20000), "the context holds") is True, "a prompt that is too long")
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    call = lambda: client.chat.completions.create(model=model, messages=[{"role": "user", "content": "x"}], tools=tools)
+    check(raises(openai.BadRequestError, call, "tools", "not supported") is True, "tools are refused by their name")
+    wrong = client.with_options(api_key="wrong key".replace(" ", "-"))
+    if client.api_key != "none":
+        check(raises(openai.AuthenticationError, lambda: wrong.models.list(), "API key") is True, "a wrong key")
+
+
+async def together(address, key, model):
+    client = openai.AsyncOpenAI(base_url=address + "/v1", api_key=key)
+    ask = lambda n: client.completions.create(model=model, prompt=f"Number {n}", max_tokens=16, temperature=0)
+    alone = [(await ask(n)).choices[0].text for n in range(8)]
+    at_once = [answer.choices[0].text for answer in await asyncio.gather(*(ask(n) for n in range(8)))]
+    check(alone == at_once, "eight at once get what one alone gets")
+    # A stream that is left.
+    stream = await client.completions.create(model=model, prompt="x", max_tokens=1000, stream=True)
+    async for _ in stream:
+        break
+    await stream.close()
+    check((await ask(0)).choices[0].text == alone[0], "a stream that is left holds nobody up")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address")
+    parser.add_argument("--key", default="none")
+    arguments = parser.parse_args()
+    client = openai.OpenAI(base_url=arguments.address + "/v1", api_key=arguments.key, max_retries=0)
+    model = client.models.list().data[0].id
+    check(client.models.retrieve(model).id == model, f"the model {model}, with openai {openai.__version__}")
+    completions(client, model)
+    chat(client, model)
+    errors(client, model)
+    asyncio.run(together(arguments.address, arguments.key, model))
+    print("the openai package works")
+
+
+if __name__ == "__main__":
+    main()
