@@ -3,8 +3,10 @@
 //! What must stay true: reading shares memory with the tensor; changing happens in place where the tensor has one owner, and in
 //! a copy that replaces it otherwise. Tensors of other devices, and tracked ones, are not host tensors.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, bf16};
 use burn_flex::{Flex, FlexTensor};
+
+use crate::Values;
 
 /// An f32 tensor in this process's memory, row by row.
 #[derive(Clone, Debug)]
@@ -20,6 +22,28 @@ impl HostTensor {
     /// The elements.
     pub fn values(&self) -> &[f32] {
         self.0.as_slice::<f32>().unwrap_or_default()
+    }
+}
+
+/// A matrix in this process's memory, f32 or bf16, row by row.
+#[derive(Clone, Debug)]
+pub struct HostMatrix(FlexTensor);
+
+impl HostMatrix {
+    /// The tensor's memory, if it is an f32 or bf16 tensor of the Flex device. A quantised tensor is unpacked into memory of its
+    /// own, which goes when the matrix does.
+    pub fn of(tensor: &Tensor<2>) -> Option<Self> {
+        let tensor = if matches!(tensor.dtype(), DType::QFloat(_)) { tensor.clone().dequantize() } else { tensor.clone() };
+        let primitive = tensor.try_into_primitive::<Flex>().ok()?;
+        matches!(primitive.dtype(), DType::F32 | DType::BF16).then(|| Self(primitive.to_contiguous()))
+    }
+
+    /// The elements.
+    pub fn values(&self) -> Values<'_> {
+        match self.0.dtype() {
+            DType::BF16 => Values::Bf16(bytemuck::cast_slice(self.0.as_slice::<bf16>().unwrap_or_default())),
+            _ => Values::F32(self.0.as_slice::<f32>().unwrap_or_default()),
+        }
     }
 }
 
@@ -71,6 +95,21 @@ mod tests {
         assert_eq!(turned.into_data().try_to_vec::<f32>().unwrap(), [1.0, -4.0, 2.0, 50.0, 3.0, 6.0]);
         let mut part = kept.clone().narrow(0, 1, 1);
         assert!(change_values(&mut part, |values| assert_eq!(values, [4.0, 50.0, 6.0])));
+    }
+
+    #[test]
+    fn halves_and_levels_are_read() {
+        let device = Device::flex();
+        let values: Vec<f32> = (0..128).map(|at| (at as f32 - 60.0) / 8.0).collect();
+        let tensor = Tensor::<1>::from_floats(&values[..], &device).reshape([2, 64]);
+        let halves = tensor.clone().cast(DType::BF16);
+        let host = HostMatrix::of(&halves).unwrap();
+        let Values::Bf16(found) = host.values() else { panic!("bf16 values") };
+        let expected: Vec<u16> = values.iter().map(|value| (value.to_bits() >> 16) as u16).collect();
+        assert_eq!(found, expected);
+        let host = HostMatrix::of(&tensor).unwrap();
+        let Values::F32(found) = host.values() else { panic!("f32 values") };
+        assert_eq!(found, values);
     }
 
     #[test]
