@@ -104,14 +104,14 @@ impl HostBlock {
     pub fn gradients<'a>(&self, buffers: &'a mut [Vec<f32>], accumulate: bool) -> Option<BlockGradients<'a>> {
         let mut buffers = buffers.iter_mut().map(Vec::as_mut_slice);
         Some(BlockGradients {
-            attn_norm: buffers.next()?,
-            qkv_proj: buffers.next()?,
+            attn_norm: buffers.next(),
+            qkv_proj: buffers.next()?.into(),
             q_norm: if self.q_norm.is_some() { Some(buffers.next()?) } else { None },
             k_norm: if self.k_norm.is_some() { Some(buffers.next()?) } else { None },
-            out_proj: buffers.next()?,
-            ffn_norm: buffers.next()?,
-            proj_1: buffers.next()?,
-            proj_2: buffers.next()?,
+            out_proj: buffers.next()?.into(),
+            ffn_norm: buffers.next(),
+            proj_1: buffers.next()?.into(),
+            proj_2: buffers.next()?.into(),
             accumulate,
         })
     }
