@@ -94,8 +94,8 @@ impl LowRank {
         let (a, b) = (self.a.clone().detach(), self.b.clone().detach());
         let crossed = weight.clone().matmul(a.clone().transpose());
         let own = b.clone().matmul(a.clone().matmul(a.transpose()));
-        let squares = weight.square().sum_dim(1)
-            + ((crossed.mul_scalar(2.0 * self.scale) + own.mul_scalar(self.scale * self.scale)) * b).sum_dim(1);
+        let squares =
+            weight.square().sum_dim(1) + ((crossed.mul_scalar(2.0 * self.scale) + own.mul_scalar(self.scale * self.scale)) * b).sum_dim(1);
         squares.clamp_min(0.0).sqrt().reshape([out]).detach()
     }
 
@@ -148,12 +148,7 @@ impl BlockAdapter {
     /// The same additions with parameters that autodiff tracks.
     pub fn tracked(&self) -> Self {
         let part = |part: &Option<LowRank>| part.as_ref().map(LowRank::tracked);
-        Self {
-            qkv_proj: part(&self.qkv_proj),
-            out_proj: part(&self.out_proj),
-            proj_1: part(&self.proj_1),
-            proj_2: part(&self.proj_2),
-        }
+        Self { qkv_proj: part(&self.qkv_proj), out_proj: part(&self.out_proj), proj_1: part(&self.proj_1), proj_2: part(&self.proj_2) }
     }
 
     fn part_mut(&mut self, tail: &str) -> Option<&mut Option<LowRank>> {
@@ -248,10 +243,7 @@ impl OpenElm {
     ///
     /// # Errors
     /// When the device fails, or `keep` does.
-    pub fn read_trained<E: From<ModelError>>(
-        &mut self,
-        mut keep: impl FnMut(&ParameterInfo, Vec<f32>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn read_trained<E: From<ModelError>>(&mut self, mut keep: impl FnMut(&ParameterInfo, Vec<f32>) -> Result<(), E>) -> Result<(), E> {
         let infos = self.trained_infos().to_vec();
         for (info, parameter) in infos.iter().zip(self.trained_mut()) {
             keep(info, parameter.read(info)?)?;
@@ -307,11 +299,14 @@ mod tests {
         let ids = Tensor::<2, Int>::from_ints([[1, 2, 8, 3]], &device);
         let logits = |model: &OpenElm| model.forward(ids.clone(), Precision::F32).unwrap().into_data().try_to_vec::<f32>().unwrap();
         let (all, before) = (model.trained_infos().len(), logits(&model));
-        let modules = [module("layers.1.ffn.proj_2", true), module("token_embeddings", false), module("layers.0.attn.qkv_proj", false)];
+        let modules = [module("layers.0.ffn.proj_2", true), module("token_embeddings", false), module("layers.0.attn.qkv_proj", false)];
         model.attach::<ModelError>(&modules, 3, |info| Ok((0..info.count()).map(|at| (at % 7) as f32 * 0.1).collect())).unwrap();
         let names: Vec<String> = model.trained_infos().iter().map(|info| info.name.clone()).collect();
-        assert_eq!(names[..3], ["token_embeddings.lora_embedding_A", "token_embeddings.lora_embedding_B", "layers.0.attn.qkv_proj.lora_A.weight"]);
-        assert_eq!(names.last().unwrap(), "layers.1.ffn.proj_2.lora_magnitude_vector");
+        assert_eq!(
+            names[..3],
+            ["token_embeddings.lora_embedding_A", "token_embeddings.lora_embedding_B", "layers.0.attn.qkv_proj.lora_A.weight"]
+        );
+        assert_eq!(names.last().unwrap(), "layers.0.ffn.proj_2.lora_magnitude_vector");
         assert_eq!(model.trained_mut().len(), names.len());
         assert_ne!(logits(&model), before);
         let alone = model.without_adapter();

@@ -31,3 +31,6 @@ pub use settings::{Accumulation, TrainSettings};
 pub use step::{StepOutcome, train_step};
 pub use tensorboard::EventLog;
 pub use trainer::{Ended, Observer, RunFacts, Trainer, loader_state};
+
+/// What run folders, weights and models are, for crates that build on this one.
+pub use openelm_checkpoint;
