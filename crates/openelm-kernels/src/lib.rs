@@ -30,7 +30,7 @@ pub use block::{BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeight
 pub use cpu::{Cpu, Precision};
 pub use embedding::{embedding_backward, embedding_forward};
 pub use error::KernelError;
-pub use head_loss::{HeadGradients, HeadLoss, LossSettings, head_loss};
+pub use head_loss::{HeadGradients, HeadLoss, LossSettings, head_log_probabilities, head_log_probabilities_backward, head_loss};
 pub use host::{HostTensor, change_values};
 pub use isa::Isa;
 pub use matmul::{Matrix, PackedMatrix, Weights, linear_backward_input, linear_backward_weights, linear_forward};

@@ -11,10 +11,10 @@ use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
 use openelm_model::{Block, CausalMask, OpenElm, Precision, RmsNorm, Rotation};
 
 use crate::adamw::AdamW;
-use crate::engine::{Arithmetic, Engine, LossSums, Update};
+use crate::engine::{Arithmetic, Engine, LossSums, Update, row_weights};
 use crate::error::TrainError;
 use crate::gradients::Gradients;
-use crate::head_loss::{Backward, HeadLoss, Targets, head_loss};
+use crate::head_loss::{Backward, HeadLoss, Targets, head_loss, log_probabilities};
 use crate::micro_batch::MicroBatch;
 
 /// Burn's operations and autodiff.
@@ -36,6 +36,36 @@ impl Engine for BurnEngine {
 
     fn accumulate(&mut self, model: &OpenElm, batch: &MicroBatch, scale: f64, arithmetic: &Arithmetic) -> Result<LossSums, TrainError> {
         losses_and_gradients(model, batch, scale, arithmetic, &mut self.gradients)
+    }
+
+    fn row_log_probabilities(&mut self, model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<Vec<f64>, TrainError> {
+        let pass = Pass::new(model, batch)?;
+        let hidden = model.blocks.iter().fold(pass.embedded.clone(), |x, block| pass.run(block, x, arithmetic.precision));
+        pass.row_sums(model, batch, pass.rows(model.norm.forward(hidden)), arithmetic.precision)
+    }
+
+    fn accumulate_weighted(
+        &mut self,
+        model: &OpenElm,
+        batch: &MicroBatch,
+        arithmetic: &Arithmetic,
+        weigh: &mut dyn FnMut(&[f64]) -> Vec<f64>,
+    ) -> Result<Vec<f64>, TrainError> {
+        let pass = Pass::new(model, batch)?;
+        let forward = Forward::new(model, &pass, arithmetic);
+        let hidden = forward.hidden(&pass);
+        let sums = pass.row_sums(model, batch, hidden.clone(), arithmetic.precision)?;
+        let weights = row_weights(&sums, weigh)?;
+        // ln p is minus the cross entropy.
+        let of_targets = pass.targets.weights.iter().enumerate();
+        let of_targets = of_targets.map(|(at, counts)| -counts * weights[at / batch.sequence().max(1)] as f32).collect();
+        let targets = Targets { ids: pass.targets.ids.clone(), weights: of_targets };
+        let backward = Backward { scale: 1.0, z_weight: 0.0 };
+        let loss = head_loss(hidden, model.head(), &targets, Some(&backward), arithmetic.precision);
+        if let Some(by_head) = loss.gradients {
+            forward.backward(model, batch, &pass, by_head, &mut self.gradients);
+        }
+        Ok(sums)
     }
 
     fn norm(&self, model: &OpenElm) -> Result<f64, TrainError> {
@@ -85,41 +115,70 @@ fn losses_and_gradients(
     gradients: &mut Gradients,
 ) -> Result<LossSums, TrainError> {
     let pass = Pass::new(model, batch)?;
-    let layers = model.blocks.len();
-    let precision = arithmetic.precision;
-    let block_parameters = model.blocks.first().map_or(0, Block::num_parameters);
-    let norm_index = 1 + layers * block_parameters;
-
-    let length = if arithmetic.recompute { 1 } else { layers };
-    // The inputs of all segments but the last, which is tracked on the way forward.
-    let mut inputs = Vec::new();
-    let mut x = pass.embedded.clone();
-    let last = layers.saturating_sub(1) / length * length;
-    for (index, block) in model.blocks[..last].iter().enumerate() {
-        if index % length == 0 {
-            inputs.push(x.clone());
-        }
-        x = pass.run(block, x, precision);
-    }
-    let tracked = pass.track(&model.blocks[last..], x, Some(&model.norm), precision);
-
-    let hidden = pass.rows(tracked.output.clone().inner());
+    let forward = Forward::new(model, &pass, arithmetic);
     let backward = Backward { scale: scale as f32, z_weight: arithmetic.z_loss as f32 };
-    let mut loss = head_loss(hidden, model.head(), &pass.targets, Some(&backward), precision);
-    let Some((by_hidden, by_table)) = loss.gradients.take() else {
-        return pass.sums(loss, arithmetic, batch);
-    };
-    let table_index = if model.classifier.is_some() { norm_index + 1 } else { 0 };
-    gradients.add(table_index, by_table);
-
-    let mut by_output = by_hidden.reshape(tracked.output.dims());
-    by_output = tracked.backward(by_output, 1 + last * block_parameters, Some(norm_index), gradients);
-    for (start, input) in (0..last).step_by(length.max(1)).zip(inputs).collect::<Vec<_>>().into_iter().rev() {
-        let tracked = pass.track(&model.blocks[start..start + length], input, None, precision);
-        by_output = tracked.backward(by_output, 1 + start * block_parameters, None, gradients);
+    let mut loss = head_loss(forward.hidden(&pass), model.head(), &pass.targets, Some(&backward), arithmetic.precision);
+    if let Some(by_head) = loss.gradients.take() {
+        forward.backward(model, batch, &pass, by_head, gradients);
     }
-    gradients.add(0, pass.by_embedding(model, batch, by_output));
     pass.sums(loss, arithmetic, batch)
+}
+
+/// A forward pass that can be differentiated: the inputs of all segments but the last, which is tracked.
+struct Forward {
+    inputs: Vec<Tensor<3>>,
+    tracked: Tracked,
+    /// Blocks of a segment.
+    length: usize,
+    /// The first block of the last segment.
+    last: usize,
+    precision: Precision,
+}
+
+impl Forward {
+    fn new(model: &OpenElm, pass: &Pass, arithmetic: &Arithmetic) -> Self {
+        let (layers, precision) = (model.blocks.len(), arithmetic.precision);
+        let length = if arithmetic.recompute { 1 } else { layers };
+        let mut inputs = Vec::new();
+        let mut x = pass.embedded.clone();
+        let last = layers.saturating_sub(1) / length * length;
+        for (index, block) in model.blocks[..last].iter().enumerate() {
+            if index % length == 0 {
+                inputs.push(x.clone());
+            }
+            x = pass.run(block, x, precision);
+        }
+        let tracked = pass.track(&model.blocks[last..], x, Some(&model.norm), precision);
+        Self { inputs, tracked, length, last, precision }
+    }
+
+    /// The normed output [tokens, model_dim].
+    fn hidden(&self, pass: &Pass) -> Tensor<2> {
+        pass.rows(self.tracked.output.clone().inner())
+    }
+
+    /// From the head's gradients, by the hidden states and by its table, to those of all parameters.
+    fn backward(
+        self,
+        model: &OpenElm,
+        batch: &MicroBatch,
+        pass: &Pass,
+        (by_hidden, by_table): (Tensor<2>, Tensor<2>),
+        gradients: &mut Gradients,
+    ) {
+        let Self { inputs, tracked, length, last, precision } = self;
+        let block_parameters = model.blocks.first().map_or(0, Block::num_parameters);
+        let norm_index = 1 + model.blocks.len() * block_parameters;
+        let table_index = if model.classifier.is_some() { norm_index + 1 } else { 0 };
+        gradients.add(table_index, by_table);
+        let mut by_output = by_hidden.reshape(tracked.output.dims());
+        by_output = tracked.backward(by_output, 1 + last * block_parameters, Some(norm_index), gradients);
+        for (start, input) in (0..last).step_by(length.max(1)).zip(inputs).collect::<Vec<_>>().into_iter().rev() {
+            let tracked = pass.track(&model.blocks[start..start + length], input, None, precision);
+            by_output = tracked.backward(by_output, 1 + start * block_parameters, None, gradients);
+        }
+        gradients.add(0, pass.by_embedding(model, batch, by_output));
+    }
 }
 
 /// What all blocks of one micro-batch share.
@@ -183,6 +242,20 @@ impl Pass {
             rows = rows * Tensor::from_data(TensorData::new(learns, [count, 1]), model.device());
         }
         Tensor::zeros(model.token_embeddings.dims(), model.device()).select_assign(0, self.ids.clone(), rows, IndexingUpdateOp::Add)
+    }
+
+    /// Σ ln p of each row's counted targets, of `hidden` [tokens, model_dim].
+    fn row_sums(&self, model: &OpenElm, batch: &MicroBatch, hidden: Tensor<2>, precision: Precision) -> Result<Vec<f64>, TrainError> {
+        let found = log_probabilities(hidden, model.head(), &self.targets.ids, precision).try_into_vec_as::<f32>();
+        let what = "the log-probabilities";
+        let found = found.map_err(|error| TrainError::Device { step: 0, what, reason: format!("{error:?}") })?;
+        let mut sums = vec![0.0; batch.batch()];
+        for (at, (value, counts)) in found.iter().zip(&self.targets.weights).enumerate() {
+            if *counts > 0.0 {
+                sums[at / batch.sequence().max(1)] += f64::from(*value);
+            }
+        }
+        Ok(sums)
     }
 
     /// The sums on the host.

@@ -5,12 +5,14 @@
 
 use openelm_kernels::{
     AdamW as KernelAdamW, Cpu, HeadGradients, HeadLoss, HostTensor, Keep, Saved, Values, ValuesMut, adamw_step, block_backward,
-    block_forward, change_values, embedding_backward, embedding_forward, head_loss, rms_norm_backward, rms_norm_forward, sum_of_squares,
+    block_forward, change_values, embedding_backward, embedding_forward, head_log_probabilities, head_log_probabilities_backward, head_loss,
+    rms_norm_backward, rms_norm_forward, sum_of_squares,
 };
 use openelm_model::{OpenElm, Precision};
 
 use crate::adamw::AdamW;
-use crate::engine::{Arithmetic, Engine, LossSums, Update};
+use crate::counted::Counted;
+use crate::engine::{Arithmetic, Engine, LossSums, Update, row_weights};
 use crate::error::TrainError;
 use crate::host_model::{HostBatch, HostModel};
 use crate::micro_batch::MicroBatch;
@@ -84,6 +86,47 @@ impl CpuEngine {
         Ok(())
     }
 
+    /// The forward pass with what the backward pass needs; room for the gradients is made. Whether they hold something to add to.
+    fn forward_for_gradients(
+        &mut self,
+        model: &OpenElm,
+        host: &HostModel,
+        data: &HostBatch,
+        arithmetic: &Arithmetic,
+    ) -> Result<bool, TrainError> {
+        let keep = if arithmetic.recompute { Keep::Nothing } else { Keep::Everything };
+        self.gradients_for(model);
+        self.forward(host, data, arithmetic.precision, Some(keep))?;
+        self.upper.resize(self.normed.len(), 0.0);
+        self.lower.resize(self.normed.len(), 0.0);
+        Ok(std::mem::replace(&mut self.held, true))
+    }
+
+    /// From the head's gradients, by the normed states in `lower` and by its table, to everything below.
+    fn backward(
+        &mut self,
+        host: &HostModel,
+        data: &HostBatch,
+        precision: openelm_kernels::Precision,
+        accumulate: bool,
+    ) -> Result<(), TrainError> {
+        let (width, layers) = (host.model_dim, host.blocks.len());
+        let Self { cpu, gradients, states, saved, scales, upper, lower, .. } = self;
+        let Some((by_table, rest)) = gradients.split_first_mut() else { return Err(damaged()) };
+        let (by_blocks, rest) = rest.split_at_mut_checked(layers * host.block_parameters).ok_or_else(damaged)?;
+        let Some((by_norm, _)) = rest.split_first_mut() else { return Err(damaged()) };
+        upper.fill(0.0);
+        rms_norm_backward(cpu, lower, &states[layers], host.norm.values(), scales, upper, accumulate, by_norm)?;
+        let input = data.input(host);
+        let blocks = host.blocks.iter().zip(saved.iter()).zip(by_blocks.chunks_mut(host.block_parameters.max(1)));
+        for (layer, ((block, saved), by_block)) in blocks.enumerate().rev() {
+            let gradients = block.gradients(by_block, accumulate).ok_or_else(damaged)?;
+            block_backward(cpu, precision, &block.shape, &block.weights(), &input, &states[layer], saved, upper, lower, gradients)?;
+            std::mem::swap(upper, lower);
+        }
+        Ok(embedding_backward(cpu, upper, width, &data.inputs, host.padding, by_table)?)
+    }
+
     fn gradients_for(&mut self, model: &OpenElm) {
         if self.gradients.len() != model.infos().len() {
             self.gradients = model.infos().iter().map(|info| vec![0.0; info.count()]).collect();
@@ -104,46 +147,62 @@ impl Engine for CpuEngine {
 
     fn accumulate(&mut self, model: &OpenElm, batch: &MicroBatch, scale: f64, arithmetic: &Arithmetic) -> Result<LossSums, TrainError> {
         let (host, data) = (HostModel::of(model)?, HostBatch::of(model, batch)?);
-        let keep = if arithmetic.recompute { Keep::Nothing } else { Keep::Everything };
-        self.gradients_for(model);
-        self.forward(&host, &data, arithmetic.precision, Some(keep))?;
-        let (width, layers, precision) = (host.model_dim, host.blocks.len(), kernel_precision(arithmetic.precision));
-        let accumulate = self.held;
-        self.held = true;
-        let Self { cpu, gradients, states, saved, normed, scales, upper, lower, .. } = self;
-        upper.resize(normed.len(), 0.0);
-        lower.resize(normed.len(), 0.0);
-        let damaged = || TrainError::Batch { reason: "the model has another number of parameters than its blocks say".into() };
-
-        let Some((by_table, rest)) = gradients.split_first_mut() else { return Err(damaged()) };
-        let (by_blocks, rest) = rest.split_at_mut_checked(layers * host.block_parameters).ok_or_else(damaged)?;
-        let Some((by_norm, rest)) = rest.split_first_mut() else { return Err(damaged()) };
+        let accumulate = self.forward_for_gradients(model, &host, &data, arithmetic)?;
         // The kernel divides by the counted targets of the micro-batch; `scale` is for their sum.
         let settings = data.loss_settings(arithmetic, scale * batch.target_count() as f64);
-        let d_table = match rest.first_mut() {
-            Some(by_classifier) => {
-                if !accumulate {
-                    by_table.fill(0.0);
-                }
-                by_classifier
-            }
-            None => &mut *by_table,
-        };
+        let (precision, width) = (kernel_precision(arithmetic.precision), host.model_dim);
+        let Self { cpu, gradients, normed, lower, .. } = self;
+        let d_table = table_gradient(gradients, &host, accumulate)?;
         let head = HeadGradients { d_hidden: lower, d_table, accumulate };
         let hidden = Values::F32(normed);
         let loss = head_loss(cpu, precision, hidden, host.head().values(), width, &data.targets, settings, Some(head))?;
-        upper.fill(0.0);
-        rms_norm_backward(cpu, lower, &states[layers], host.norm.values(), scales, upper, accumulate, by_norm)?;
-
-        let input = data.input(&host);
-        let blocks = host.blocks.iter().zip(saved.iter()).zip(by_blocks.chunks_mut(host.block_parameters.max(1)));
-        for (layer, ((block, saved), by_block)) in blocks.enumerate().rev() {
-            let gradients = block.gradients(by_block, accumulate).ok_or_else(damaged)?;
-            block_backward(cpu, precision, &block.shape, &block.weights(), &input, &states[layer], saved, upper, lower, gradients)?;
-            std::mem::swap(upper, lower);
-        }
-        embedding_backward(cpu, upper, width, &data.inputs, host.padding, by_table)?;
+        self.backward(&host, &data, precision, accumulate)?;
         Ok(sums(loss, batch, arithmetic, model))
+    }
+
+    fn row_log_probabilities(&mut self, model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<Vec<f64>, TrainError> {
+        let (host, data) = (HostModel::of(model)?, HostBatch::of(model, batch)?);
+        self.forward(&host, &data, arithmetic.precision, None)?;
+        let counted = Counted::of(batch, |_| true);
+        let hidden = counted.gather(&self.normed, host.model_dim);
+        let (precision, hidden) = (kernel_precision(arithmetic.precision), Values::F32(&hidden));
+        let found = head_log_probabilities(&self.cpu, precision, hidden, host.head().values(), host.model_dim, &counted.targets)?;
+        Ok(counted.row_sums(&found))
+    }
+
+    fn accumulate_weighted(
+        &mut self,
+        model: &OpenElm,
+        batch: &MicroBatch,
+        arithmetic: &Arithmetic,
+        weigh: &mut dyn FnMut(&[f64]) -> Vec<f64>,
+    ) -> Result<Vec<f64>, TrainError> {
+        let (host, data) = (HostModel::of(model)?, HostBatch::of(model, batch)?);
+        let accumulate = self.forward_for_gradients(model, &host, &data, arithmetic)?;
+        let (precision, width) = (kernel_precision(arithmetic.precision), host.model_dim);
+        // The logits of targets that do not count are never computed.
+        let counted = Counted::of(batch, |_| true);
+        let hidden = counted.gather(&self.normed, width);
+        let found = head_log_probabilities(&self.cpu, precision, Values::F32(&hidden), host.head().values(), width, &counted.targets)?;
+        let sums = counted.row_sums(&found);
+        let weights = row_weights(&sums, weigh)?;
+        let weighed = Counted::of(batch, |row| weights[row] != 0.0);
+        if weighed.targets.is_empty() {
+            if !accumulate {
+                self.gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
+            }
+            return Ok(sums);
+        }
+        let hidden = if weighed.targets.len() == counted.targets.len() { hidden } else { weighed.gather(&self.normed, width) };
+        let mut d_hidden = vec![0.0; hidden.len()];
+        let Self { cpu, gradients, lower, .. } = self;
+        let d_table = table_gradient(gradients, &host, accumulate)?;
+        let head = HeadGradients { d_hidden: &mut d_hidden, d_table, accumulate };
+        let (table, weights) = (host.head().values(), weighed.weights(&weights));
+        head_log_probabilities_backward(cpu, precision, Values::F32(&hidden), table, width, &weighed.targets, &weights, head)?;
+        weighed.scatter(&d_hidden, width, lower);
+        self.backward(&host, &data, precision, accumulate)?;
+        Ok(sums)
     }
 
     fn norm(&self, _: &OpenElm) -> Result<f64, TrainError> {
@@ -190,6 +249,22 @@ impl Engine for CpuEngine {
     fn discard(&mut self) {
         self.held = false;
     }
+}
+
+fn damaged() -> TrainError {
+    TrainError::Batch { reason: "the model has another number of parameters than its blocks say".into() }
+}
+
+/// The gradient that the head adds to: the classifier's, else the embedding's. An embedding of its own begins at 0, since the
+/// look-up only adds.
+fn table_gradient<'a>(gradients: &'a mut [Vec<f32>], host: &HostModel, accumulate: bool) -> Result<&'a mut [f32], TrainError> {
+    if host.classifier.is_none() {
+        return gradients.first_mut().map(Vec::as_mut_slice).ok_or_else(damaged);
+    }
+    if let Some(by_table) = gradients.first_mut().filter(|_| !accumulate) {
+        by_table.fill(0.0);
+    }
+    gradients.last_mut().map(Vec::as_mut_slice).ok_or_else(damaged)
 }
 
 fn kernel_precision(precision: Precision) -> openelm_kernels::Precision {

@@ -87,6 +87,25 @@ pub trait Engine: Send {
     /// As [`losses`](Engine::losses).
     fn accumulate(&mut self, model: &OpenElm, batch: &MicroBatch, scale: f64, arithmetic: &Arithmetic) -> Result<LossSums, TrainError>;
 
+    /// Σ ln p of each row's counted targets, in nats: what preference objectives compare.
+    ///
+    /// # Errors
+    /// As [`losses`](Engine::losses).
+    fn row_log_probabilities(&mut self, model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<Vec<f64>, TrainError>;
+
+    /// The same sums; `weigh` makes one weight for each row of them, and the gradient of Σ over rows of weight · sum is added to the
+    /// held gradients. The blocks run forward once. A row of weight 0 adds exactly nothing, yet its parameters have a gradient then.
+    ///
+    /// # Errors
+    /// As [`losses`](Engine::losses), and when `weigh` gives another number of weights.
+    fn accumulate_weighted(
+        &mut self,
+        model: &OpenElm,
+        batch: &MicroBatch,
+        arithmetic: &Arithmetic,
+        weigh: &mut dyn FnMut(&[f64]) -> Vec<f64>,
+    ) -> Result<Vec<f64>, TrainError>;
+
     /// The Euclidean norm of the held gradients over all parameters.
     ///
     /// # Errors
@@ -119,6 +138,15 @@ pub fn engine_for(model: &OpenElm) -> Result<Box<dyn Engine>, TrainError> {
         return Ok(Box::new(CpuEngine::new()?));
     }
     Ok(Box::new(BurnEngine::new(model)))
+}
+
+/// The weights that `weigh` makes of `sums`, one each.
+pub(crate) fn row_weights(sums: &[f64], weigh: &mut dyn FnMut(&[f64]) -> Vec<f64>) -> Result<Vec<f64>, TrainError> {
+    let weights = weigh(sums);
+    if weights.len() == sums.len() {
+        return Ok(weights);
+    }
+    Err(TrainError::Batch { reason: format!("{} weights for {} rows", weights.len(), sums.len()) })
 }
 
 /// Added to the norm before the division, as in PyTorch's `clip_grad_norm_`.

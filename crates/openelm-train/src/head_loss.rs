@@ -94,6 +94,24 @@ pub(crate) fn head_loss(
     HeadLoss { ce_sum, z_sum, vocabulary, gradients }
 }
 
+/// ln p of each of `ids` `[tokens]` of `hidden` [tokens, model_dim], already normed, under `table` [vocabulary, model_dim]: `[tokens]`
+pub(crate) fn log_probabilities(hidden: Tensor<2>, table: &Tensor<2>, ids: &[i32], precision: Precision) -> Tensor<1> {
+    let [tokens, _] = hidden.dims();
+    let [vocabulary, _] = table.dims();
+    let device = hidden.device();
+    let rows = (CHUNK_VALUES / vocabulary).clamp(1, tokens.max(1));
+    let mut parts = Vec::new();
+    for start in (0..tokens).step_by(rows) {
+        let length = rows.min(tokens - start);
+        let part_ids = Tensor::<2, Int>::from_data(TensorData::new(ids[start..start + length].to_vec(), [length, 1]), &device);
+        let logits = product(hidden.clone().narrow(0, start, length), table.clone().transpose(), precision); // [length, vocabulary]
+        let largest = logits.clone().max_dim(1);
+        let lse = largest.clone() + (logits.clone() - largest).exp().sum_dim(1).log(); // [length, 1]
+        parts.push((logits.gather(1, part_ids) - lse).reshape([length]));
+    }
+    if parts.is_empty() { Tensor::zeros([0], &device) } else { Tensor::cat(parts, 0) }
+}
+
 /// Host values as [length, 1].
 fn column(values: &[f32], device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len(), 1]), device)
