@@ -35,7 +35,7 @@ pub use cpu::{Cpu, Precision};
 pub use dropout::Dropout;
 pub use embedding::{embedding_backward, embedding_forward};
 pub use error::KernelError;
-pub use head_loss::{HeadGradients, HeadLoss, LossSettings, head_loss};
+pub use head_loss::{HeadGradients, HeadLoss, LossSettings, head_log_probabilities, head_log_probabilities_backward, head_loss};
 pub use host::{HostMatrix, HostTensor, change_values};
 pub use isa::Isa;
 pub use low_rank::{LowRank, LowRankGradients, Magnitude, low_rank_backward, low_rank_forward, low_rank_norms};

@@ -117,6 +117,11 @@ impl LowRank {
         }
     }
 
+    /// Tensors that are trained.
+    pub fn num_parameters(&self) -> usize {
+        2 + usize::from(self.magnitude.is_some())
+    }
+
     /// A, B, then the magnitude.
     pub fn parameters_mut(&mut self) -> Vec<Parameter<'_>> {
         let mut all = vec![Parameter::Matrix(&mut self.a), Parameter::Matrix(&mut self.b)];
@@ -138,6 +143,11 @@ impl BlockAdapter {
     /// The additions that there are, in their fixed order.
     pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut LowRank> {
         [&mut self.qkv_proj, &mut self.out_proj, &mut self.proj_1, &mut self.proj_2].into_iter().filter_map(Option::as_mut)
+    }
+
+    /// Tensors that are trained.
+    pub fn num_parameters(&self) -> usize {
+        [&self.qkv_proj, &self.out_proj, &self.proj_1, &self.proj_2].into_iter().flatten().map(LowRank::num_parameters).sum()
     }
 
     /// Their parameters, in their fixed order.

@@ -1,72 +1,119 @@
 //! A model and a micro-batch as the CPU kernels take them: slices of this process's memory.
 //!
-//! What must stay true: nothing is copied but token ids; a model on another device is refused.
+//! What must stay true: nothing is copied but token ids, and quantised matrices while they are used; a model on another device is
+//! refused.
 
+use burn::tensor::{DType, Tensor};
 use openelm_kernels::{
-    BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, HeadNorms, Heads, HostTensor, LossSettings, RotaryTables,
+    BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Cpu, Dropout, HeadNorms, Heads, HostMatrix, HostTensor,
+    LossSettings, MatrixGradients, RotaryTables,
 };
 use openelm_model::{Block, OpenElm};
 
 use crate::engine::Arithmetic;
 use crate::error::TrainError;
+use crate::host_adapter::HostLowRank;
 use crate::micro_batch::MicroBatch;
+use crate::places::Places;
 
-/// A model's weights as memory; sharing, not copying.
+/// A model's weights as memory; sharing, not copying, where they are not quantised.
 pub(crate) struct HostModel {
     pub model_dim: usize,
     pub padding: Option<u32>,
-    pub table: HostTensor,
+    pub table: HostMatrix,
+    pub embedding_adapter: Option<HostLowRank>,
     pub blocks: Vec<HostBlock>,
-    pub block_parameters: usize,
+    pub places: Places,
     pub norm: HostTensor,
-    pub classifier: Option<HostTensor>,
+    pub classifier: Option<HostMatrix>,
     pub cos: HostTensor,
     pub sin: HostTensor,
 }
 
 impl HostModel {
-    pub fn of(model: &OpenElm) -> Result<Self, TrainError> {
+    pub fn of(cpu: &Cpu, model: &OpenElm) -> Result<Self, TrainError> {
         let config = model.config();
         let (cos, sin) = model.rotary().tables();
         Ok(Self {
             model_dim: config.model_dim,
             padding: config.padding_index.and_then(|index| u32::try_from(index).ok()),
-            table: host(&model.token_embeddings)?,
-            blocks: model.blocks.iter().map(|block| HostBlock::of(block, config.model_dim)).collect::<Result<_, _>>()?,
-            block_parameters: model.blocks.first().map_or(0, Block::num_parameters),
+            table: open(&model.token_embeddings)?,
+            embedding_adapter: model.embedding_adapter.as_ref().map(|low| HostLowRank::of(cpu, low, None)).transpose()?,
+            blocks: model.blocks.iter().map(|block| HostBlock::of(cpu, block, config.model_dim)).collect::<Result<_, _>>()?,
+            places: Places::of(model),
             norm: host(&model.norm.weight)?,
-            classifier: model.classifier.as_ref().map(host).transpose()?,
+            classifier: model.classifier.as_ref().map(open).transpose()?,
             cos: host(cos)?,
             sin: host(sin)?,
         })
     }
 
-    pub fn head(&self) -> &HostTensor {
+    pub fn head(&self) -> &HostMatrix {
         self.classifier.as_ref().unwrap_or(&self.table)
     }
 }
 
-fn host<const D: usize>(tensor: &burn::tensor::Tensor<D>) -> Result<HostTensor, TrainError> {
-    HostTensor::of(tensor).ok_or_else(|| TrainError::Optimizer { reason: "the weights do not lie in this process's memory".into() })
+pub(crate) fn host<const D: usize>(tensor: &Tensor<D>) -> Result<HostTensor, TrainError> {
+    HostTensor::of(tensor).ok_or_else(elsewhere)
+}
+
+/// A matrix in f32 or bf16; what is quantised is unpacked.
+pub(crate) fn open(tensor: &Tensor<2>) -> Result<HostMatrix, TrainError> {
+    HostMatrix::of(tensor).ok_or_else(elsewhere)
+}
+
+fn elsewhere() -> TrainError {
+    TrainError::Optimizer { reason: "the weights do not lie in this process's memory".into() }
+}
+
+/// A matrix of a block, and what an adapter adds to it.
+pub(crate) struct HostLinear {
+    matrix: Kept,
+    low: Option<HostLowRank>,
+}
+
+/// A matrix that can be read, or one that is unpacked for each use.
+enum Kept {
+    Open(HostMatrix),
+    Packed(Tensor<2>),
+}
+
+impl HostLinear {
+    fn of(cpu: &Cpu, matrix: &Tensor<2>, low: Option<&openelm_model::LowRank>) -> Result<Self, TrainError> {
+        let low = low.map(|low| HostLowRank::of(cpu, low, Some(matrix))).transpose()?;
+        let matrix = if matches!(matrix.dtype(), DType::QFloat(_)) { Kept::Packed(matrix.clone()) } else { Kept::Open(open(matrix)?) };
+        Ok(Self { matrix, low })
+    }
+
+    fn open(&self) -> Result<HostMatrix, TrainError> {
+        match &self.matrix {
+            Kept::Open(matrix) => Ok(matrix.clone()),
+            Kept::Packed(tensor) => open(tensor),
+        }
+    }
 }
 
 pub(crate) struct HostBlock {
     pub shape: BlockShape,
-    /// In the model's order of parameters, the head norms apart.
     pub attn_norm: HostTensor,
-    pub qkv_proj: HostTensor,
     pub q_norm: Option<HostTensor>,
     pub k_norm: Option<HostTensor>,
-    pub out_proj: HostTensor,
     pub ffn_norm: HostTensor,
-    pub proj_1: HostTensor,
-    pub proj_2: HostTensor,
+    /// qkv_proj, out_proj, proj_1, proj_2
+    pub linears: [HostLinear; 4],
+}
+
+/// A block whose matrices can be read, until it is dropped.
+pub(crate) struct OpenBlock<'a> {
+    block: &'a HostBlock,
+    matrices: [HostMatrix; 4],
 }
 
 impl HostBlock {
-    pub fn of(block: &Block, model_dim: usize) -> Result<Self, TrainError> {
+    pub fn of(cpu: &Cpu, block: &Block, model_dim: usize) -> Result<Self, TrainError> {
         let openelm_model::LayerShape { num_query_heads, num_kv_heads, head_dim, ffn_dim } = block.shape;
         let norm = |norm: &Option<openelm_model::RmsNorm>| norm.as_ref().map(|norm| host(&norm.weight)).transpose();
+        let low = &block.adapter;
         Ok(Self {
             shape: BlockShape {
                 model_dim,
@@ -75,45 +122,75 @@ impl HostBlock {
                 gated: block.gated,
             },
             attn_norm: host(&block.attn_norm.weight)?,
-            qkv_proj: host(&block.qkv_proj)?,
             q_norm: norm(&block.q_norm)?,
             k_norm: norm(&block.k_norm)?,
-            out_proj: host(&block.out_proj)?,
             ffn_norm: host(&block.ffn_norm.weight)?,
-            proj_1: host(&block.proj_1)?,
-            proj_2: host(&block.proj_2)?,
+            linears: [
+                HostLinear::of(cpu, &block.qkv_proj, low.qkv_proj.as_ref())?,
+                HostLinear::of(cpu, &block.out_proj, low.out_proj.as_ref())?,
+                HostLinear::of(cpu, &block.proj_1, low.proj_1.as_ref())?,
+                HostLinear::of(cpu, &block.proj_2, low.proj_2.as_ref())?,
+            ],
         })
     }
 
-    pub fn weights(&self) -> BlockWeights<'_> {
-        BlockWeights {
-            attn_norm: self.attn_norm.values(),
-            qkv_proj: BlockMatrix::from(self.qkv_proj.values()),
-            head_norms: HeadNorms {
-                queries: self.q_norm.as_ref().map(HostTensor::values),
-                keys: self.k_norm.as_ref().map(HostTensor::values),
-            },
-            out_proj: BlockMatrix::from(self.out_proj.values()),
-            ffn_norm: self.ffn_norm.values(),
-            proj_1: BlockMatrix::from(self.proj_1.values()),
-            proj_2: BlockMatrix::from(self.proj_2.values()),
-        }
+    pub fn open(&self) -> Result<OpenBlock<'_>, TrainError> {
+        let [qkv_proj, out_proj, proj_1, proj_2] = &self.linears;
+        Ok(OpenBlock { block: self, matrices: [qkv_proj.open()?, out_proj.open()?, proj_1.open()?, proj_2.open()?] })
     }
 
     /// The block's gradients, which stand in the order of its parameters; `None` when there are too few.
-    pub fn gradients<'a>(&self, buffers: &'a mut [Vec<f32>], accumulate: bool) -> Option<BlockGradients<'a>> {
+    pub fn gradients<'a>(&self, buffers: &'a mut [Vec<f32>], whole: bool, accumulate: bool) -> Option<BlockGradients<'a>> {
         let mut buffers = buffers.iter_mut().map(Vec::as_mut_slice);
+        if !whole {
+            let mut low = |linear: &HostLinear| match &linear.low {
+                Some(low) => low.gradients(&mut buffers),
+                None => Some(MatrixGradients::default()),
+            };
+            let [qkv_proj, out_proj, proj_1, proj_2] = &self.linears;
+            return Some(BlockGradients {
+                qkv_proj: low(qkv_proj)?,
+                out_proj: low(out_proj)?,
+                proj_1: low(proj_1)?,
+                proj_2: low(proj_2)?,
+                accumulate,
+                ..BlockGradients::default()
+            });
+        }
         Some(BlockGradients {
-            attn_norm: buffers.next(),
+            attn_norm: Some(buffers.next()?),
             qkv_proj: buffers.next()?.into(),
             q_norm: if self.q_norm.is_some() { Some(buffers.next()?) } else { None },
             k_norm: if self.k_norm.is_some() { Some(buffers.next()?) } else { None },
             out_proj: buffers.next()?.into(),
-            ffn_norm: buffers.next(),
+            ffn_norm: Some(buffers.next()?),
             proj_1: buffers.next()?.into(),
             proj_2: buffers.next()?.into(),
             accumulate,
         })
+    }
+}
+
+impl OpenBlock<'_> {
+    /// As the kernels take it; with a seed, what dropout drops of each matrix's input is drawn from it.
+    pub fn weights(&self, seed: Option<u64>) -> BlockWeights<'_> {
+        let matrix = |index: usize| {
+            let seed = seed.map(|seed| Dropout::seed_of(seed, &[index as u64]));
+            let low_rank = self.block.linears[index].low.as_ref().map(|low| low.low_rank(seed));
+            BlockMatrix { values: self.matrices[index].values(), packed: None, low_rank }
+        };
+        BlockWeights {
+            attn_norm: self.block.attn_norm.values(),
+            qkv_proj: matrix(0),
+            head_norms: HeadNorms {
+                queries: self.block.q_norm.as_ref().map(HostTensor::values),
+                keys: self.block.k_norm.as_ref().map(HostTensor::values),
+            },
+            out_proj: matrix(1),
+            ffn_norm: self.block.ffn_norm.values(),
+            proj_1: matrix(2),
+            proj_2: matrix(3),
+        }
     }
 }
 

@@ -8,6 +8,9 @@ use openelm_data::{Batch, Sequence};
 
 use crate::error::TrainError;
 
+/// An id that no vocabulary has.
+const NO_TARGET: u32 = u32::MAX;
+
 /// Inputs and targets of some sequences, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MicroBatch {
@@ -45,6 +48,34 @@ impl MicroBatch {
             padding_id,
             documents: None,
         })
+    }
+
+    /// Rows of tokens of which only some are learnt: `rows` are a sequence's tokens, and for each of them whether it counts as a
+    /// target. Rows are filled up to the longest one, so that padding stands behind everything that counts. A first token is no target.
+    ///
+    /// # Errors
+    /// When there are no rows, a row has fewer than two tokens or another number of flags, or a token is outside `vocab_size`.
+    pub fn of_targets<'a>(rows: impl IntoIterator<Item = (&'a [u32], &'a [bool])>, vocab_size: usize) -> Result<Self, TrainError> {
+        let rows: Vec<_> = rows.into_iter().collect();
+        let sequence = rows.iter().map(|(tokens, _)| tokens.len()).max().unwrap_or(0).saturating_sub(1);
+        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+        for (tokens, counts) in &rows {
+            if tokens.len() < 2 || tokens.len() != counts.len() {
+                return Err(TrainError::Batch { reason: format!("a row of {} tokens with {} flags", tokens.len(), counts.len()) });
+            }
+            if let Some(bad) = tokens.iter().find(|id| **id as usize >= vocab_size) {
+                return Err(TrainError::Batch { reason: format!("token id {bad} is outside the vocabulary of {vocab_size} rows") });
+            }
+            let padding = sequence + 1 - tokens.len();
+            inputs.extend(&tokens[..tokens.len() - 1]);
+            inputs.extend(std::iter::repeat_n(NO_TARGET, padding));
+            targets.extend(tokens.iter().zip(*counts).skip(1).map(|(id, counts)| if *counts { *id } else { NO_TARGET }));
+            targets.extend(std::iter::repeat_n(NO_TARGET, padding));
+        }
+        if sequence == 0 {
+            return Err(TrainError::Batch { reason: "no rows".into() });
+        }
+        Ok(Self { inputs, targets, batch: rows.len(), sequence, padding_id: NO_TARGET, documents: None })
     }
 
     /// Keeps attention inside documents, which begin at `boundaries` (for each row, ascending indexes into its tokens): positions
@@ -181,6 +212,19 @@ mod tests {
         assert_eq!(batch.targets(), (vec![5, 6, 2, 7, 0, 0], vec![1.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
         assert_eq!(batch.learning_inputs(Some(9)), Some(vec![1.0, 1.0, 1.0, 1.0, 1.0, 0.0]));
         assert_eq!(batch.learning_inputs(Some(8)), None);
+    }
+
+    #[test]
+    fn rows_with_targets_of_their_own_are_padded() {
+        let rows: [(&[u32], &[bool]); 2] = [(&[1, 5, 6, 2], &[true, false, true, true]), (&[1, 7], &[false, true])];
+        let batch = MicroBatch::of_targets(rows, 9).unwrap();
+        assert_eq!((batch.batch(), batch.sequence(), batch.target_count()), (2, 3, 3));
+        assert_eq!(batch.input_rows(9), [1, 5, 6, 1, 0, 0]);
+        assert_eq!(batch.targets(), (vec![0, 6, 2, 7, 0, 0], vec![0.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
+        for (tokens, flags) in [(&[1][..], &[true][..]), (&[1, 2], &[true]), (&[1, 9], &[true, true])] {
+            assert!(MicroBatch::of_targets([(tokens, flags)], 9).is_err());
+        }
+        assert!(MicroBatch::of_targets([], 9).is_err());
     }
 
     #[test]

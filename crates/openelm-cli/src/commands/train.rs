@@ -13,7 +13,7 @@ use openelm_checkpoint::{Checkpoint, RunFolder, Weights};
 use openelm_data::{Loader, OnBadRecord, SkipLog, validation_sequences};
 use openelm_model::{ModelConfig, OpenElm, open_device};
 use openelm_tokenizer::Tokenizer;
-use openelm_train::{Ended, MicroBatch, RunFacts, TrainError, Trainer, loader_state};
+use openelm_train::{Ended, MicroBatch, Pretraining, RunFacts, TrainError, Trainer, loader_state};
 
 use super::{export, generate, load_config, tokenizer};
 use crate::args::TrainArguments;
@@ -134,7 +134,8 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: 
         config: serde_json::to_value(config)?,
         program: format!("openelm {}", env!("CARGO_PKG_VERSION")),
     };
-    let trainer = Trainer::new(settings, facts, folder, model, loader, validation, checkpoint.as_ref(), config.log.tensorboard);
+    let objective = Box::new(Pretraining::new(loader, validation));
+    let trainer = Trainer::new(settings, facts, folder, model, objective, checkpoint.as_ref(), config.log.tensorboard);
     let trainer = trainer.inspect_err(|_| {
         if !arguments.resume {
             forget(out, existed);
