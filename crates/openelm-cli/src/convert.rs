@@ -10,7 +10,7 @@ use openelm_train::{AdamWConfig, Schedule, TrainSettings};
 use crate::config::{Accumulation, CorpusSection, Dtype, ModelSection, Multipliers, OnBadRecord, Order, Packing, RunConfig};
 
 /// A count of the file as a size of this machine.
-fn size(value: u64) -> Result<usize> {
+pub(crate) fn size(value: u64) -> Result<usize> {
     usize::try_from(value).with_context(|| format!("{value} is too large for this machine"))
 }
 

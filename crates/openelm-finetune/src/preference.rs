@@ -63,10 +63,25 @@ impl PreferenceObjective {
         let digest = pairs_digest(training.iter());
         let taken = match state {
             None => 0,
-            Some(state) => taken_of(state, &digest, Some(&reference_digest))?,
+            Some(state) => {
+                let state = state_of_pairs(state, &digest)?;
+                if state.reference != reference_digest {
+                    let hint = "name the weights that the run was begun from with --init";
+                    return Err(FinetuneError::Resume { reason: "the reference's weights are others than the saved run's".into(), hint });
+                }
+                state.taken
+            }
         };
         let order = Order::new(seed, training.len());
         Ok(Self { settings, training, validation, reference, reference_digest, order, taken, digest })
+    }
+
+    /// Fails where [`new`](Self::new) would fail over a checkpoint's `state`, the reference apart.
+    ///
+    /// # Errors
+    /// When it is no preference run's, or of other pairs.
+    pub fn check_state(state: &Value, training: &[PairTokens]) -> Result<(), FinetuneError> {
+        state_of_pairs(state, &pairs_digest(training.iter())).map(drop)
     }
 
     /// Loss and gradients, or the loss alone, of `micro_batch` pairs at a time.
@@ -226,15 +241,12 @@ fn read(state: &Value) -> Result<State, FinetuneError> {
     if state.objective == NAME { Ok(state) } else { Err(other(format!("it is a {} run", state.objective))) }
 }
 
-fn taken_of(state: &Value, pairs: &str, reference: Option<&str>) -> Result<u64, FinetuneError> {
+/// The state, if it is of pairs with this digest.
+fn state_of_pairs(state: &Value, digest: &str) -> Result<State, FinetuneError> {
     let state = read(state)?;
-    if state.pairs != pairs {
-        let hint = "resume with the files, the lengths, the template and the tokenizer that the run was begun with";
-        return Err(FinetuneError::Resume { reason: "the pairs are others than the saved run's".into(), hint });
+    if state.pairs == digest {
+        return Ok(state);
     }
-    if reference.is_some_and(|reference| reference != state.reference) {
-        let hint = "name the weights that the run was begun from with --init";
-        return Err(FinetuneError::Resume { reason: "the reference's weights are others than the saved run's".into(), hint });
-    }
-    Ok(state.taken)
+    let hint = "resume with the files, the lengths, the template and the tokenizer that the run was begun with";
+    Err(FinetuneError::Resume { reason: "the pairs are others than the saved run's".into(), hint })
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod finetune;
 mod weights;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use bench::*;
 pub use data::*;
+pub use finetune::*;
 pub use weights::*;
 
 /// OpenELM: pretraining, export and generation in one program.
@@ -24,6 +26,8 @@ pub struct Arguments {
 pub enum Command {
     /// Train a model from a configuration file.
     Train(TrainArguments),
+    /// Tune weights on conversations or preferences, from a configuration file.
+    Finetune(FinetuneArguments),
     /// Show the layer-wise allocation of a configuration and what a run costs.
     Params(ParamsArguments),
     /// Look at training data.

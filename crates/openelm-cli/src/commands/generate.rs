@@ -122,8 +122,13 @@ fn reason(reason: StopReason) -> &'static str {
 
 /// Fails where [`sample`] would fail, before the run has taken its time.
 pub(super) fn check_sample(tokenizer: &Tokenizer, section: &SampleSection, model: &ModelConfig) -> Result<()> {
+    check_sample_ids(&prompt_ids(tokenizer, &section.prompt), section, model)
+}
+
+/// Fails where [`continuation`] would fail.
+pub(super) fn check_sample_ids(ids: &[u32], section: &SampleSection, model: &ModelConfig) -> Result<()> {
     sampler(section)?;
-    let (tokens, context) = (prompt_ids(tokenizer, &section.prompt).len(), model.rope_max_length);
+    let (tokens, context) = (ids.len(), model.rope_max_length);
     anyhow::ensure!(tokens > 0, "sample.prompt has no tokens\nhint: give a text");
     anyhow::ensure!(tokens <= context, "sample.prompt has {tokens} tokens, the model's context holds {context}\nhint: shorten the prompt");
     Ok(())
@@ -140,9 +145,20 @@ fn sampler(section: &SampleSection) -> Result<Sampler> {
 
 /// The text that a finished run shows: the prompt and what the model makes of it.
 pub(super) fn sample(model: &OpenElm, tokenizer: &Tokenizer, section: &SampleSection, precision: Precision) -> Result<String> {
-    let mut sampler = sampler(section)?;
     let ids = prompt_ids(tokenizer, &section.prompt);
+    Ok(section.prompt.clone() + &continuation(model, tokenizer, &ids, section, precision)?)
+}
+
+/// What the model writes behind `ids`.
+pub(super) fn continuation(
+    model: &OpenElm,
+    tokenizer: &Tokenizer,
+    ids: &[u32],
+    section: &SampleSection,
+    precision: Precision,
+) -> Result<String> {
+    let mut sampler = sampler(section)?;
     let limits = limits(tokenizer, usize::try_from(section.max_new_tokens)?, false);
-    let generation = continue_text(model, &ids, &mut sampler, &limits, precision, |_| true)?;
-    Ok(section.prompt.clone() + &new_text(tokenizer, &ids, &generation, &limits))
+    let generation = continue_text(model, ids, &mut sampler, &limits, precision, |_| true)?;
+    Ok(new_text(tokenizer, ids, &generation, &limits))
 }

@@ -10,10 +10,12 @@ mod data_plan;
 mod data_stats;
 mod evaluate;
 mod export;
+mod finetune;
 mod generate;
 mod import;
 mod merge;
 mod params;
+mod run;
 mod tokenizer;
 mod train;
 
@@ -38,6 +40,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 fn dispatch(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Train(arguments) => train::train(&arguments),
+        Command::Finetune(arguments) => finetune::finetune(&arguments),
         Command::Params(arguments) => params::params(&arguments),
         Command::Data(DataCommand::Show(arguments)) => data::show(&arguments),
         Command::Data(DataCommand::Plan(arguments)) => data_plan::run(&arguments),
