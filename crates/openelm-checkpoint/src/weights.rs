@@ -231,6 +231,21 @@ impl Weights {
         self
     }
 
+    /// The same weights with the tokenizer and the chat template of the run at `path` (or of the run of the checkpoint there), if it
+    /// has them: what was trained on these weights may speak otherwise than they do.
+    ///
+    /// # Errors
+    /// When the template cannot be read.
+    pub fn with_tokenizer_of(mut self, path: &Path) -> Result<Self, CheckpointError> {
+        let run = if is_run(path) { Some(path) } else { path.parent().and_then(Path::parent).filter(|run| is_run(run)) };
+        if let Some(folder) = run.map(tokenizer_of).filter(|folder| folder.is_dir()) {
+            self.chat_template = chat_template_of(&folder)?.or(self.chat_template);
+            self.tokenizer_model = None;
+            self.tokenizer = Some(folder);
+        }
+        Ok(self)
+    }
+
     /// The values of a parameter.
     ///
     /// # Errors

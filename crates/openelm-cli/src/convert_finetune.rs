@@ -3,9 +3,7 @@
 //! What must stay true: a number is converted exactly or refused; nothing is defaulted here that the file's form does not state.
 
 use anyhow::Result;
-use openelm_finetune::{
-    Examples, Layout, Learnt, OnBadRow, PairLimits, PairTokens, PreferenceLoss, PreferenceSettings, Reader, TrainOn,
-};
+use openelm_finetune::{Examples, Layout, Learnt, OnBadRow, PairLimits, PairTokens, PreferenceLoss, PreferenceSettings, Reader, TrainOn};
 use openelm_model::Precision;
 use openelm_tokenizer::{ChatTemplate, Tokenizer};
 use openelm_train::{Accumulation, AdamWConfig, Schedule, TrainSettings};

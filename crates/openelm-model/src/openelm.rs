@@ -40,7 +40,15 @@ impl OpenElm {
     /// # Errors
     /// When the configuration is impossible.
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
-        Self::build(config, device, |info| Ok(initial_values(info, config, seed)))
+        Self::init_stored(config, seed, device, Storage::F32)
+    }
+
+    /// The same, with the matrices kept as `storage` says.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init), and when the matrices cannot be kept so.
+    pub fn init_stored(config: &ModelConfig, seed: u64, device: &Device, storage: Storage) -> Result<Self, ModelError> {
+        Self::build_stored(config, device, storage, |info| Ok(initial_values(info, config, seed)))
     }
 
     /// A model with given weights; `values` is asked for each parameter once, in order.

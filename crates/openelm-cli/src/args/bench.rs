@@ -1,6 +1,6 @@
 //! Arguments of `openelm bench`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{ComputeDtype, ConfigArguments};
 
@@ -45,6 +45,15 @@ pub struct BenchDataArguments {
     pub json: bool,
 }
 
+/// Types of frozen weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FrozenDtype {
+    F32,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
 #[derive(Debug, Args)]
 pub struct BenchTrainArguments {
     /// Size: 270M, 450M, 1_1B, 3B, 25M, 5M or tiny.
@@ -64,6 +73,18 @@ pub struct BenchTrainArguments {
     /// Recompute activations in the backward pass.
     #[arg(long)]
     pub recompute: bool,
+    /// Train a LoRA of this rank on every matrix of the blocks and on the embedding, and leave the weights as they are.
+    #[arg(long, value_name = "RANK")]
+    pub lora: Option<usize>,
+    /// With --lora: DoRA, without the embedding.
+    #[arg(long, requires = "lora")]
+    pub dora: bool,
+    /// With --lora: share of the inputs that is dropped.
+    #[arg(long, requires = "lora", default_value_t = 0.0)]
+    pub dropout: f64,
+    /// With --lora: how the weights lie in memory.
+    #[arg(long, requires = "lora", value_enum, default_value = "f32")]
+    pub base_dtype: FrozenDtype,
     /// Steps that count, after two that do not.
     #[arg(long, default_value_t = 6)]
     pub steps: usize,

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod adapter;
 mod bench;
 mod data;
 mod finetune;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use adapter::*;
 pub use bench::*;
 pub use data::*;
 pub use finetune::*;
@@ -28,6 +30,9 @@ pub enum Command {
     Train(TrainArguments),
     /// Tune weights on conversations or preferences, from a configuration file.
     Finetune(FinetuneArguments),
+    /// Fuse and inspect adapters.
+    #[command(subcommand)]
+    Adapter(AdapterCommand),
     /// Show the layer-wise allocation of a configuration and what a run costs.
     Params(ParamsArguments),
     /// Look at training data.

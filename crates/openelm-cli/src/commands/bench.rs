@@ -4,12 +4,14 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use openelm_model::{OpenElm, PRESETS, open_device, preset};
+use openelm_checkpoint::Device;
+use openelm_finetune::adapter::{AdapterConfig, Targets, attach_new};
+use openelm_model::{EMBEDDING_MODULE, ModelConfig, OpenElm, PRESETS, Storage, open_device, preset};
 use openelm_train::{Accumulation, AdamW, AdamWConfig, MicroBatch, Schedule, TrainSettings, engine_for, train_step};
 use serde_json::json;
 
 use super::{peak_rss_mib, precision};
-use crate::args::{BenchTrainArguments, ComputeDtype};
+use crate::args::{BenchTrainArguments, ComputeDtype, FrozenDtype};
 
 /// Steps that do not count.
 const WARM_UP: usize = 2;
@@ -25,7 +27,10 @@ pub(super) fn train(arguments: &BenchTrainArguments) -> Result<()> {
     config.max_context_length = config.max_context_length.max(seq);
     config.rope_max_length = config.rope_max_length.max(2 * seq);
     let device = open_device(&arguments.device)?;
-    let mut model = OpenElm::init(&config, 0, &device)?;
+    let mut model = match arguments.lora {
+        Some(rank) => adapted(arguments, rank, &config, &device)?,
+        None => OpenElm::init(&config, 0, &device)?,
+    };
     let settings = TrainSettings {
         steps: u64::MAX,
         global_batch: batch,
@@ -70,6 +75,7 @@ pub(super) fn train(arguments: &BenchTrainArguments) -> Result<()> {
             "dtype": if arguments.dtype == ComputeDtype::F32 { "f32" } else { "bf16" },
             "device": arguments.device,
             "recompute": recompute,
+            "trained_parameters": model.trained_infos().iter().map(|info| info.count()).sum::<usize>(),
             "threads": std::thread::available_parallelism().map_or(1, usize::from),
             "step_seconds": median,
             "tokens_per_second": tokens_per_second,
@@ -83,6 +89,32 @@ pub(super) fn train(arguments: &BenchTrainArguments) -> Result<()> {
         writeln!(out, "{name}, {batch} x {seq} tokens on {}: {median:.3} s a step, {tokens_per_second:.1} tokens/s", arguments.device)?;
     }
     Ok(())
+}
+
+/// A frozen model with a new adapter.
+fn adapted(arguments: &BenchTrainArguments, rank: usize, config: &ModelConfig, device: &Device) -> Result<OpenElm> {
+    let storage = match arguments.base_dtype {
+        FrozenDtype::F32 => Storage::F32,
+        FrozenDtype::Bf16 => Storage::Bf16,
+        FrozenDtype::Q8_0 => Storage::Q8_0,
+    };
+    let mut model = OpenElm::init_stored(config, 0, device, storage)?;
+    let embedding = (!arguments.dora).then_some(EMBEDDING_MODULE);
+    let names = embedding.into_iter().chain(["qkv_proj", "out_proj", "proj_1", "proj_2"]);
+    let adapter = AdapterConfig {
+        r: rank,
+        lora_alpha: rank as f64,
+        lora_dropout: arguments.dropout,
+        target_modules: Targets::Names(names.map(str::to_owned).collect()),
+        rank_pattern: Vec::new(),
+        alpha_pattern: Vec::new(),
+        use_rslora: false,
+        use_dora: arguments.dora,
+        base: None,
+    };
+    adapter.check("--lora")?;
+    attach_new("--lora", &adapter, 0, &mut model)?;
+    Ok(model)
 }
 
 /// Ids from a linear congruential generator, the same each time.

@@ -16,6 +16,7 @@ use openelm_tokenizer::{ChatMessage, ChatTemplate, Tokenizer};
 use openelm_train::{Ended, Objective, RunFacts, TrainSettings, Trainer, engine_for};
 use serde_json::Value;
 
+use super::adapter::{adapter_config, attach, open_weights, storage};
 use super::run::{Run, RunNames, check_same_run, export_run, forget, print_places, save_tokenizer, stop_on_interrupt};
 use super::{generate, tokenizer_of};
 use crate::args::FinetuneArguments;
@@ -86,9 +87,10 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
         }
         folder = Some(opened);
     }
-    let weights = match &checkpoint {
+    // An adapter is trained on weights that no checkpoint holds.
+    let weights = match checkpoint.as_ref().filter(|_| config.adapter.is_none()) {
         Some(checkpoint) => Weights::open(checkpoint.path())?,
-        None => Weights::open(initial(config)?)?,
+        None => open_weights(initial(config)?, None)?,
     };
     let model_config = weights.config().clone();
     let parameters = OpenElm::infos_of(&model_config)?.iter().map(|info| info.count()).sum();
@@ -100,7 +102,7 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
         generate::check_sample_ids(&ids, section, &model_config).with_context(|| arguments.config.display().to_string())?;
     }
     if let Some(checkpoint) = &checkpoint {
-        let sections = ["training", "optimizer", "schedule", "seed", "objective", "data"];
+        let sections = ["training", "optimizer", "schedule", "seed", "objective", "adapter", "data"];
         check_same_run(checkpoint, config, &sections, &tokenizer, &model_config)?;
     }
     let state = checkpoint.as_ref().map(|checkpoint| checkpoint.manifest().data.clone());
@@ -109,7 +111,16 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
     let settings = tuning_settings(config, steps)?;
     settings.rank_batch(1)?;
 
-    let model = weights.model_of(&model_config, &device)?;
+    let adapter = config.adapter.as_ref().map(|section| adapter_config(section, initial(config)?)).transpose()?;
+    let model = match (&config.adapter, &adapter) {
+        (Some(section), Some(adapter)) => {
+            let mut model = weights.frozen_model(&device, storage(section.base_dtype))?;
+            let place = format!("{}: adapter", arguments.config.display());
+            attach(&place, adapter, checkpoint.as_ref(), config.seed, &mut model)?;
+            model
+        }
+        _ => weights.model_of(&model_config, &device)?,
+    };
     let yaml = config.to_yaml()?;
     let new = folder.is_none();
     let folder = match folder {
@@ -123,7 +134,8 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
         let objective: Box<dyn Objective> = match material {
             Material::Supervised(objective) => Box::new(objective),
             Material::Pairs(training, validation) => {
-                let setting = Setting { config, settings: &settings, folder: &folder, model: &model, checkpoint: checkpoint.as_ref() };
+                let base = model.without_adapter();
+                let setting = Setting { config, settings: &settings, folder: &folder, model: &base, checkpoint: checkpoint.as_ref() };
                 let reference = setting.reference(&training, &validation)?;
                 let pairs = (training, validation);
                 Box::new(PreferenceObjective::new(preference_settings(config), pairs, reference, config.seed, state.as_ref())?)
@@ -136,7 +148,10 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
             program: format!("openelm {}", env!("CARGO_PKG_VERSION")),
         };
         let trainer = Trainer::new(settings, facts, folder, model, objective, checkpoint.as_ref(), config.log.tensorboard)?;
-        Ok::<_, anyhow::Error>(trainer)
+        Ok::<_, anyhow::Error>(match &adapter {
+            Some(adapter) => trainer.saving_adapter(adapter.to_json()),
+            None => trainer,
+        })
     })();
     let trainer = made.inspect_err(|_| {
         if new {
@@ -181,7 +196,10 @@ fn check_model(config: &FinetuneConfig, model: &ModelConfig, tokenizer: &Tokeniz
         eprintln!("note: data.max_length ({length}) is above the context of {context} that the model was made for");
     }
     let (tokens, rows) = (tokenizer.vocab_size(), model.vocab_size);
-    ensure!(tokens <= rows, "the tokenizer has {tokens} tokens, the model {rows} rows\nhint: use the tokenizer that the model was trained with");
+    ensure!(
+        tokens <= rows,
+        "the tokenizer has {tokens} tokens, the model {rows} rows\nhint: use the tokenizer that the model was trained with"
+    );
     Ok(())
 }
 
@@ -227,7 +245,7 @@ struct Setting<'a> {
     config: &'a FinetuneConfig,
     settings: &'a TrainSettings,
     folder: &'a RunFolder,
-    /// The policy as it stands; the reference itself where there is no checkpoint.
+    /// The policy as it stands, an adapter left out; the reference itself where there is no checkpoint, or an adapter is trained.
     model: &'a OpenElm,
     checkpoint: Option<&'a Checkpoint>,
 }
@@ -258,7 +276,9 @@ impl Setting<'_> {
                 eprintln!("note: the reference's log-probabilities are computed again: {why}");
                 let mut model = self.initial_model()?;
                 if weights_digest(&mut model)? != known {
-                    bail!("the reference's log-probabilities are needed again, but these are not the weights that the run was begun from\nhint: name those with --init");
+                    bail!(
+                        "the reference's log-probabilities are needed again, but these are not the weights that the run was begun from\nhint: name those with --init"
+                    );
                 }
                 again = model;
                 &again
@@ -276,6 +296,9 @@ impl Setting<'_> {
     }
 
     fn initial_model(&self) -> Result<OpenElm> {
+        if self.config.adapter.is_some() {
+            return Ok(self.model.clone());
+        }
         Ok(Weights::open(initial(self.config)?)?.model_of(self.model.config(), self.model.device())?)
     }
 }

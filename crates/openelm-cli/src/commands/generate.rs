@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
-use openelm_checkpoint::Weights;
 use openelm_infer::{Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
 use openelm_model::{ModelConfig, OpenElm, Precision, open_device};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 
+use super::adapter::open_weights;
 use super::{precision, tokenizer_of};
 use crate::args::GenerateArguments;
 use crate::config::SampleSection;
@@ -25,7 +25,7 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
     };
     let mut sampler = Sampler::new(settings)?;
     let device = open_device(&arguments.device)?;
-    let weights = Weights::open(&arguments.weights)?;
+    let weights = open_weights(&arguments.weights, arguments.adapter.as_deref())?;
     let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
         bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
     };

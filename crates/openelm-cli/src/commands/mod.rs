@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod adapter;
 mod bench;
 mod bench_kernels;
 mod configs;
@@ -41,6 +42,7 @@ fn dispatch(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Train(arguments) => train::train(&arguments),
         Command::Finetune(arguments) => finetune::finetune(&arguments),
+        Command::Adapter(command) => adapter::run(command),
         Command::Params(arguments) => params::params(&arguments),
         Command::Data(DataCommand::Show(arguments)) => data::show(&arguments),
         Command::Data(DataCommand::Plan(arguments)) => data_plan::run(&arguments),

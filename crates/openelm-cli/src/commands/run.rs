@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
-use openelm_checkpoint::{Checkpoint, RunFolder, Weights};
+use openelm_checkpoint::{Checkpoint, RunFolder};
 use openelm_model::ModelConfig;
 use openelm_tokenizer::Tokenizer;
 use openelm_train::{Ended, TrainError, Trainer};
 use serde::Serialize;
 
+use super::adapter::open_weights;
 use super::export;
 use crate::config::{ExportFormat, ExportSection};
 use crate::progress::Progress;
@@ -133,7 +134,7 @@ pub(super) fn export_run(
     if place.exists() {
         std::fs::remove_dir_all(&place).with_context(|| refused(&place, "removing the old export"))?;
     }
-    let weights = Weights::open(folder)?;
+    let weights = open_weights(folder, None)?;
     export::hugging_face(&weights, Some(tokenizer), name, corpora, &Default::default(), &place)?;
     Ok(Some(place))
 }

@@ -13,7 +13,7 @@ use super::load::Source;
 use super::overrides::{folder_of, parse_all};
 use super::parse::from_text;
 use super::training::default_device;
-use super::{CheckpointSection, Dtype, ExportSection, LogSection, OnBadRecord, SampleSection, paths};
+use super::{AdapterSection, CheckpointSection, Dtype, ExportSection, LogSection, OnBadRecord, SampleSection, paths};
 
 /// One fine-tuning run. Every key that is absent from a file has the default written beside its field here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct FinetuneConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<PathBuf>,
     pub objective: ObjectiveSection,
+    /// A low-rank adapter is trained, and the weights stay as they are. Absent: all weights are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterSection>,
     pub data: ConversationSection,
     /// Absent: no validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,7 @@
 //! key, a reason and a hint); a configuration that was loaded has passed [`RunConfig::validate`] and names files by absolute
 //! path; writing one and reading it back gives the same value. No other crate of the workspace is used here.
 
+mod adapter;
 pub mod corenet;
 mod data;
 mod error;
@@ -25,6 +26,7 @@ mod validate;
 mod validate_data;
 mod validate_finetune;
 
+pub use adapter::{AdapterSection, BaseDtype, TargetModules};
 pub use data::{CorpusSection, DataSection, OnBadRecord, Order, Packing, TokenizerSection, TokenizerTraining, ValidationSection};
 pub use error::{ConfigError, Place};
 pub use finetune::{
