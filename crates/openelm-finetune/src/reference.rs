@@ -159,11 +159,11 @@ pub(crate) fn longest(pair: &PairTokens) -> usize {
     pair.chosen.ids.len().max(pair.rejected.ids.len())
 }
 
-/// Some pairs as one micro-batch: all chosen answers, then all rejected ones, behind their prompts.
+/// Some pairs as one micro-batch: all chosen answers, then all rejected ones, behind their prompts, which engines may compute once.
 pub(crate) fn batch_of(pairs: &[&PairTokens], model: &OpenElm) -> Result<MicroBatch, TrainError> {
     let sides = pairs.iter().map(|pair| &pair.chosen).chain(pairs.iter().map(|pair| &pair.rejected));
     let rows: Vec<_> = sides.map(|side| (&side.ids[..], (0..side.ids.len()).map(|at| at >= side.prompt).collect::<Vec<bool>>())).collect();
-    MicroBatch::of_targets(rows.iter().map(|(ids, counts)| (*ids, &counts[..])), model.config().vocab_size)
+    Ok(MicroBatch::of_targets(rows.iter().map(|(ids, counts)| (*ids, &counts[..])), model.config().vocab_size)?.with_siblings())
 }
 
 /// The sums of such a micro-batch, pair by pair.

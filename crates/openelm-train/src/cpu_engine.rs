@@ -198,9 +198,10 @@ impl Engine for CpuEngine {
     }
 
     fn row_log_probabilities(&mut self, model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<Vec<f64>, TrainError> {
-        let (host, data) = (HostModel::of(&self.cpu, model)?, HostBatch::of(model, batch)?);
+        let host = HostModel::of(&self.cpu, model)?;
+        let data = HostBatch::end_to_end(model, &host, batch)?;
         self.forward(&host, &data, arithmetic.precision, None, None)?;
-        let counted = Counted::of(batch, |_| true);
+        let counted = Counted::of(batch, &data.places, |_| true);
         let hidden = counted.gather(&self.normed, host.model_dim);
         let (precision, hidden) = (kernel_precision(arithmetic.precision), Values::F32(&hidden));
         let found = head_log_probabilities(&self.cpu, precision, hidden, host.head().values(), host.model_dim, &counted.targets)?;
@@ -214,16 +215,17 @@ impl Engine for CpuEngine {
         arithmetic: &Arithmetic,
         weigh: &mut dyn FnMut(&[f64]) -> Vec<f64>,
     ) -> Result<Vec<f64>, TrainError> {
-        let (host, data) = (HostModel::of(&self.cpu, model)?, HostBatch::of(model, batch)?);
+        let host = HostModel::of(&self.cpu, model)?;
+        let data = HostBatch::end_to_end(model, &host, batch)?;
         let (accumulate, seed) = self.forward_for_gradients(model, &host, &data, arithmetic)?;
         let (precision, width) = (kernel_precision(arithmetic.precision), host.model_dim);
         // The logits of targets that do not count are never computed.
-        let counted = Counted::of(batch, |_| true);
+        let counted = Counted::of(batch, &data.places, |_| true);
         let hidden = counted.gather(&self.normed, width);
         let found = head_log_probabilities(&self.cpu, precision, Values::F32(&hidden), host.head().values(), width, &counted.targets)?;
         let sums = counted.row_sums(&found);
         let weights = row_weights(&sums, weigh)?;
-        let weighed = Counted::of(batch, |row| weights[row] != 0.0);
+        let weighed = Counted::of(batch, &data.places, |row| weights[row] != 0.0);
         if weighed.targets.is_empty() {
             if !accumulate {
                 self.gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));

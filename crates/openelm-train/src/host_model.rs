@@ -3,6 +3,8 @@
 //! What must stay true: nothing is copied but token ids, and quantised matrices while they are used; a model on another device is
 //! refused.
 
+use std::ops::Range;
+
 use burn::tensor::{DType, Tensor};
 use openelm_kernels::{
     BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Cpu, Dropout, HeadNorms, Heads, HostMatrix, HostTensor,
@@ -10,6 +12,7 @@ use openelm_kernels::{
 };
 use openelm_model::{Block, OpenElm};
 
+use crate::counted::RowPlace;
 use crate::engine::Arithmetic;
 use crate::error::TrainError;
 use crate::host_adapter::HostLowRank;
@@ -46,6 +49,11 @@ impl HostModel {
             cos: host(cos)?,
             sin: host(sin)?,
         })
+    }
+
+    /// Half the channels of a head: values of a position in the rotary tables.
+    pub fn half_head(&self) -> usize {
+        self.blocks.first().map_or(0, |block| block.shape.heads.head_dim) / 2
     }
 
     pub fn head(&self) -> &HostMatrix {
@@ -203,6 +211,10 @@ pub(crate) struct HostBatch {
     pub padding_id: u32,
     /// Where the document of each position begins in its row, [batch · sequence], when attention stays inside documents.
     pub starts: Option<Vec<u32>>,
+    /// Where the rows of the micro-batch are among the tokens.
+    pub places: Vec<RowPlace>,
+    /// Cosines and sines of each token's position, [tokens, head_dim / 2], where rows stand one behind the other.
+    tables: Option<[Vec<f32>; 2]>,
 }
 
 impl HostBatch {
@@ -216,24 +228,92 @@ impl HostBatch {
             targets: batch.target_ids().to_vec(),
             padding_id: batch.padding_id(),
             starts: batch.documents().map(|documents| document_starts(documents, batch.sequence())),
+            places: (0..batch.batch()).map(|row| RowPlace::whole(row * batch.sequence())).collect(),
+            tables: None,
         })
     }
 
+    /// The rows one behind the other, as one long row whose documents they are: nothing is computed for what fills them up, and what
+    /// a row begins with as its sibling does is there once. Such a row stands behind its sibling, whose own part it does not see.
+    pub fn end_to_end(model: &OpenElm, host: &HostModel, batch: &MicroBatch) -> Result<Self, TrainError> {
+        let padded = Self::of(model, batch)?;
+        if padded.starts.is_some() {
+            return Ok(padded);
+        }
+        let half = host.half_head();
+        let mut packed = Self { batch: 1, inputs: Vec::new(), targets: Vec::new(), places: Vec::new(), ..padded };
+        let mut rows = EndToEnd::default();
+        let siblings: Vec<Option<usize>> = (0..batch.batch()).map(|row| batch.shared_with(row).map(|(sibling, _)| sibling)).collect();
+        let mut places = vec![RowPlace::whole(0); batch.batch()];
+        for row in (0..batch.batch()).filter(|row| siblings[*row].is_none()) {
+            let (begin, length) = (rows.starts.len(), batch.row_length(row));
+            places[row] = RowPlace::whole(begin);
+            let mut put = |row: usize, positions: Range<usize>, gap: Range<usize>| {
+                let tokens = row * batch.sequence() + positions.start..row * batch.sequence() + positions.end;
+                packed.inputs.extend_from_slice(part(&padded.inputs, tokens.clone()));
+                packed.targets.extend_from_slice(part(&padded.targets, tokens));
+                let table = positions.start * half..positions.end * half;
+                rows.cos.extend_from_slice(part(host.cos.values(), table.clone()));
+                rows.sin.extend_from_slice(part(host.sin.values(), table));
+                rows.put(begin, &gap, positions.len());
+            };
+            put(row, 0..length, begin..begin);
+            for follower in (0..batch.batch()).filter(|follower| siblings[*follower] == Some(row)) {
+                let shared = batch.shared_with(follower).map_or(0, |(_, shared)| shared);
+                let own = begin + length;
+                put(follower, shared..batch.row_length(follower), begin + shared..own);
+                places[follower] = RowPlace { begin, shared, own };
+            }
+        }
+        let EndToEnd { starts, gap_begins, gap_ends, cos, sin } = rows;
+        let sequence = starts.len();
+        let starts = if siblings.iter().any(Option::is_some) { [starts, gap_begins, gap_ends].concat() } else { starts };
+        Ok(Self { sequence, starts: Some(starts), tables: Some([cos, sin]), places, ..packed })
+    }
+
     pub fn input<'a>(&'a self, host: &'a HostModel) -> BlockInput<'a> {
-        let values = self.sequence * host.blocks.first().map_or(0, |block| block.shape.heads.head_dim) / 2;
+        let values = self.sequence * host.half_head();
         let rows = |table: &'a HostTensor| table.values().get(..values).unwrap_or_default();
+        let tables = match &self.tables {
+            Some([cos, sin]) => RotaryTables { cos, sin },
+            None => RotaryTables { cos: rows(&host.cos), sin: rows(&host.sin) },
+        };
         BlockInput {
             batch: self.batch,
             sequence: self.sequence,
             // Positions need not begin anew: rotary scores depend on the distance alone, and no distance crosses a start.
             starts: self.starts.as_deref(),
-            tables: RotaryTables { cos: rows(&host.cos), sin: rows(&host.sin) },
+            tables,
         }
     }
 
     pub fn loss_settings(&self, arithmetic: &Arithmetic, scale: f64) -> LossSettings {
         LossSettings { ignored: Some(self.padding_id), z_weight: arithmetic.z_loss as f32, scale: scale as f32 }
     }
+}
+
+/// What attention and the rotation need of rows that stand one behind the other.
+#[derive(Default)]
+struct EndToEnd {
+    starts: Vec<u32>,
+    gap_begins: Vec<u32>,
+    gap_ends: Vec<u32>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl EndToEnd {
+    /// `count` tokens of a document that begins at `start`, which do not see `gap`.
+    fn put(&mut self, start: usize, gap: &Range<usize>, count: usize) {
+        self.starts.extend(std::iter::repeat_n(start as u32, count));
+        self.gap_begins.extend(std::iter::repeat_n(gap.start as u32, count));
+        self.gap_ends.extend(std::iter::repeat_n(gap.end as u32, count));
+    }
+}
+
+/// A range that lies inside by construction; empty where it does not.
+fn part<T>(values: &[T], range: Range<usize>) -> &[T] {
+    values.get(range).unwrap_or_default()
 }
 
 /// For each position of each row, where its document begins; `documents` has the ascending beginnings of each row.

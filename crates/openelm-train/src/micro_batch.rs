@@ -24,6 +24,8 @@ pub struct MicroBatch {
     padding_id: u32,
     /// Where documents begin in each row, when attention stays inside them.
     documents: Option<Vec<Vec<u32>>>,
+    /// For each row an earlier one that may begin with the same tokens.
+    siblings: Vec<Option<usize>>,
 }
 
 impl MicroBatch {
@@ -47,6 +49,7 @@ impl MicroBatch {
             sequence,
             padding_id,
             documents: None,
+            siblings: Vec::new(),
         })
     }
 
@@ -75,7 +78,23 @@ impl MicroBatch {
         if sequence == 0 {
             return Err(TrainError::Batch { reason: "no rows".into() });
         }
-        Ok(Self { inputs, targets, batch: rows.len(), sequence, padding_id: NO_TARGET, documents: None })
+        Ok(Self { inputs, targets, batch: rows.len(), sequence, padding_id: NO_TARGET, documents: None, siblings: Vec::new() })
+    }
+
+    /// Says that the second half of the rows begin as the first half do, row by row: two answers to one prompt. What both have alike
+    /// need not be computed twice.
+    pub fn with_siblings(mut self) -> Self {
+        let half = self.batch / 2;
+        self.siblings = (0..self.batch).map(|row| row.checked_sub(half).filter(|_| half > 0)).collect();
+        self
+    }
+
+    /// The sibling of row `row`, and how many inputs both begin with.
+    pub(crate) fn shared_with(&self, row: usize) -> Option<(usize, usize)> {
+        let sibling = self.siblings.get(row).copied().flatten()?;
+        let inputs = |row: usize| self.inputs.get(row * self.sequence..row * self.sequence + self.row_length(row)).unwrap_or_default();
+        let alike = inputs(sibling).iter().zip(inputs(row)).take_while(|(a, b)| a == b).count();
+        (alike > 0).then_some((sibling, alike))
     }
 
     /// Keeps attention inside documents, which begin at `boundaries` (for each row, ascending indexes into its tokens): positions
@@ -151,6 +170,12 @@ impl MicroBatch {
         self.sequence
     }
 
+    /// Positions of row `row` before what only fills it up.
+    pub(crate) fn row_length(&self, row: usize) -> usize {
+        let inputs = self.inputs.get(row * self.sequence..(row + 1) * self.sequence).unwrap_or_default();
+        inputs.iter().rposition(|id| *id != NO_TARGET).map_or(0, |last| last + 1)
+    }
+
     /// Targets, padding included.
     pub fn positions(&self) -> usize {
         self.targets.len()
@@ -220,6 +245,7 @@ mod tests {
         let batch = MicroBatch::of_targets(rows, 9).unwrap();
         assert_eq!((batch.batch(), batch.sequence(), batch.target_count()), (2, 3, 3));
         assert_eq!(batch.input_rows(9), [1, 5, 6, 1, 0, 0]);
+        assert_eq!((batch.row_length(0), batch.row_length(1)), (3, 1));
         assert_eq!(batch.targets(), (vec![0, 6, 2, 7, 0, 0], vec![0.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
         for (tokens, flags) in [(&[1][..], &[true][..]), (&[1, 2], &[true]), (&[1, 9], &[true, true])] {
             assert!(MicroBatch::of_targets([(tokens, flags)], 9).is_err());

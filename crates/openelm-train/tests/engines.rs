@@ -147,17 +147,24 @@ fn weighted_log_probabilities() {
         .collect();
     let batch = MicroBatch::of_targets(rows.iter().map(|(ids, counts)| (&ids[..], &counts[..])), VOCABULARY).unwrap();
     let all = [0.5, 0.0, -0.25, 1.5];
-    for (change, recompute) in [(0, false), (1, true)] {
+    // The same rows twice over, the second time with other endings: siblings share their beginnings.
+    let endings = rows[..2].iter().map(|(ids, counts)| {
+        let other: Vec<u32> = ids.iter().enumerate().map(|(at, id)| if at > 4 { (id + 5) % 67 } else { *id }).chain([3, 4]).collect();
+        (other, counts.iter().copied().chain([true, true]).collect::<Vec<bool>>())
+    });
+    let family: Vec<(Vec<u32>, Vec<bool>)> = rows[..2].iter().cloned().chain(endings).collect();
+    let family = MicroBatch::of_targets(family.iter().map(|(ids, counts)| (&ids[..], &counts[..])), VOCABULARY).unwrap().with_siblings();
+    for (change, recompute, batch) in [(0, false, &batch), (1, true, &batch), (0, false, &family), (1, true, &family)] {
         let model = model(|config| config.share_input_output_layers = change == 0);
         let arithmetic = Arithmetic { z_loss: 0.0, ..arithmetic(Precision::F32, recompute) };
         let (mut burn, mut cpu) = (BurnEngine::new(&model), CpuEngine::new().unwrap());
         let engines: [&mut dyn Engine; 2] = [&mut burn, &mut cpu];
         let found = engines.map(|engine| {
-            let alone = engine.row_log_probabilities(&model, &batch, &arithmetic).unwrap();
+            let alone = engine.row_log_probabilities(&model, batch, &arithmetic).unwrap();
             let mut gradients = Vec::new();
             for weights in [[0.0; 4], all] {
                 let sums = engine
-                    .accumulate_weighted(&model, &batch, &arithmetic, &mut |sums| {
+                    .accumulate_weighted(&model, batch, &arithmetic, &mut |sums| {
                         assert_eq!(sums.len(), 4);
                         weights.to_vec()
                     })

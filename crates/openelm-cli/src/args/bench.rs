@@ -8,10 +8,47 @@ use super::{ComputeDtype, ConfigArguments};
 pub enum BenchCommand {
     /// Time training steps on random tokens.
     Train(BenchTrainArguments),
+    /// Time preference steps on random pairs.
+    Preference(BenchPreferenceArguments),
     /// Time every CPU kernel against this machine's measured limits.
     Kernels(BenchKernelsArguments),
     /// Time the way from shards to sequences.
     Data(BenchDataArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchPreferenceArguments {
+    /// Size: 270M, 450M, 1_1B, 3B, 25M, 5M or tiny.
+    #[arg(long, default_value = "270M")]
+    pub model: String,
+    /// Pairs of a step.
+    #[arg(long, default_value_t = 1)]
+    pub pairs: usize,
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 256)]
+    pub prompt: usize,
+    /// Tokens of the chosen answer.
+    #[arg(long, default_value_t = 256)]
+    pub chosen: usize,
+    /// Tokens of the rejected answer.
+    #[arg(long, default_value_t = 256)]
+    pub rejected: usize,
+    /// Rows of the embedding.
+    #[arg(long, default_value_t = 32128)]
+    pub vocab: usize,
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: ComputeDtype,
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    /// Recompute activations in the backward pass.
+    #[arg(long)]
+    pub recompute: bool,
+    /// Steps that count, after two that do not.
+    #[arg(long, default_value_t = 6)]
+    pub steps: usize,
+    /// One JSON line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

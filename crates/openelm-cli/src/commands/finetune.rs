@@ -190,7 +190,7 @@ fn check_model(config: &FinetuneConfig, model: &ModelConfig, tokenizer: &Tokeniz
     let (length, context, table) = (config.data.max_length, model.max_context_length as u64, model.rope_max_length as u64);
     ensure!(
         length <= table,
-        "data.max_length: {length} is above the {table} positions of the model's rotary table\nhint: set data.max_length to at most {context}, the model's context"
+        "data.max_length: {length} is above the {table} positions of the model's rotary table\nhint: lower it to at most {context}, the model's context"
     );
     if length > context {
         eprintln!("note: data.max_length ({length}) is above the context of {context} that the model was made for");

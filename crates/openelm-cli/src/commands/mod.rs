@@ -3,6 +3,7 @@
 mod adapter;
 mod bench;
 mod bench_kernels;
+mod bench_preference;
 mod configs;
 mod data;
 mod data_bench;
@@ -60,6 +61,7 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Eval(arguments) => evaluate::eval(&arguments),
         Command::Merge(arguments) => merge::merge(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
+        Command::Bench(BenchCommand::Preference(arguments)) => bench_preference::run(&arguments),
         Command::Bench(BenchCommand::Kernels(arguments)) => bench_kernels::kernels(&arguments),
         Command::Bench(BenchCommand::Data(arguments)) => data_bench::run(&arguments),
     }
