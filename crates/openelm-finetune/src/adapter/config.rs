@@ -51,7 +51,7 @@ const OFF: [(&str, &[&str]); 8] = [
     ("exclude_modules", &["null", "[]"]),
     ("loftq_config", &["{}", "null"]),
 ];
-const SILENT: [&str; 9] = [
+const SILENT: [&str; 10] = [
     "auto_mapping",
     "inference_mode",
     "revision",
@@ -61,6 +61,8 @@ const SILENT: [&str; 9] = [
     "megatron_config",
     "runtime_config",
     "ensure_weight_tying",
+    // Has a meaning with use_qalora alone, which is refused.
+    "qalora_group_size",
 ];
 
 impl AdapterConfig {
@@ -348,6 +350,7 @@ mod tests {
         let mut later = config().to_json();
         later["lora_bias"] = json!(false);
         later["corda_config"] = Value::Null;
+        later["qalora_group_size"] = json!(16);
         assert_eq!(AdapterConfig::from_json("file", &later).unwrap(), config());
     }
 }
