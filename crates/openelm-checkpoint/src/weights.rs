@@ -49,7 +49,8 @@ pub struct Weights {
     tokenizer: Option<PathBuf>,
     tokenizer_model: Option<Vec<u8>>,
     chat_template: Option<String>,
-    change: Option<Box<dyn ChangeValues>>,
+    /// In the order in which they are applied.
+    changes: Vec<Box<dyn ChangeValues>>,
 }
 
 /// What changes values on their way from the file, such as an adapter that is fused.
@@ -163,7 +164,7 @@ impl Weights {
             tokenizer,
             tokenizer_model: None,
             chat_template: None,
-            change: None,
+            changes: Vec::new(),
         };
         weights.check(&weights.config)?;
         Ok(weights)
@@ -217,7 +218,7 @@ impl Weights {
         self.chat_template.as_deref()
     }
 
-    /// The same weights with every value changed by `change` as it is read. With `untie`, a tied head becomes a matrix of its own
+    /// The same weights with every value changed by `change` as it is read, after earlier changes. With `untie`, a tied head becomes a matrix of its own
     /// that reads the embedding's values.
     pub fn changed(mut self, untie: bool, change: Box<dyn ChangeValues>) -> Self {
         if untie
@@ -227,7 +228,7 @@ impl Weights {
             self.config.share_input_output_layers = false;
             self.names.insert("classifier.weight".into(), table);
         }
-        self.change = Some(change);
+        self.changes.push(change);
         self
     }
 
@@ -255,10 +256,7 @@ impl Weights {
         let values = self.source.f32(name)?;
         // Read once for each use of a model: the pages need not stay.
         self.source.release(name);
-        match &self.change {
-            Some(change) => change.change(info, values),
-            None => Ok(values),
-        }
+        self.changes.iter().try_fold(values, |values, change| change.change(info, values))
     }
 
     /// The stored bytes of a parameter as `dtype`: as they are where the file has this type, else rounded from its values.
@@ -267,7 +265,7 @@ impl Weights {
     /// When the file has no such tensor or breaks, or its rows fill no whole blocks of `dtype`.
     pub fn bytes(&self, info: &ParameterInfo, dtype: DType) -> Result<Vec<u8>, CheckpointError> {
         let name = self.file_name(info)?;
-        if self.change.is_some() || self.source.info(name).is_none_or(|stored| stored.dtype != dtype) {
+        if !self.changes.is_empty() || self.source.info(name).is_none_or(|stored| stored.dtype != dtype) {
             return Ok(encode_f32(&self.values(info)?, dtype)?);
         }
         let bytes = self.source.bytes(name)?.into_owned();
@@ -282,7 +280,7 @@ impl Weights {
 
     /// How the file stores a parameter; `None` where its values are changed on their way.
     pub fn stored(&self, info: &ParameterInfo) -> Option<DType> {
-        if self.change.is_some() {
+        if !self.changes.is_empty() {
             return None;
         }
         self.names.get(&info.name).and_then(|name| self.source.info(name)).map(|found| found.dtype)

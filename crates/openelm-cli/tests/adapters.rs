@@ -11,7 +11,8 @@ use std::fs;
 use support::Ground;
 use support::run_folder::{RunDir, digests};
 
-const LORA: &str = "adapter={r: 4, lora_alpha: 8, lora_dropout: 0.2, target_modules: [token_embeddings, qkv_proj, out_proj, proj_1, proj_2]}";
+const LORA: &str =
+    "adapter={r: 4, lora_alpha: 8, lora_dropout: 0.2, target_modules: [token_embeddings, qkv_proj, out_proj, proj_1, proj_2]}";
 const DORA: &str = "adapter={r: 3, lora_dropout: 0.1, use_dora: true, base_dtype: bf16, target_modules: '.*layers.[13].*proj.*'}";
 
 /// Makes `parts` of `whole` as it stood after the checkpoint of `step`.
@@ -56,7 +57,9 @@ fn resumed_adapter_runs_are_the_uninterrupted_ones() {
         cut_back(&ground, 6);
         ground.tune(kind, "parts", set).resume().succeeds();
         assert_same(&ground.run("whole"), &ground.run("parts"));
-        ground.call(["finetune", "whole/config.yaml", "--out", "parts", "--resume", "--set", "adapter.r=5"]).fails(&["another one than the configuration's"]);
+        ground
+            .call(["finetune", "whole/config.yaml", "--out", "parts", "--resume", "--set", "adapter.r=5"])
+            .fails(&["another one than the configuration's"]);
         for name in ["whole", "parts"] {
             fs::remove_dir_all(ground.path(name)).unwrap();
         }
@@ -87,6 +90,11 @@ fn fused_and_unfused_answer_alike() {
     ground.tune("supervised", "linear", &[DORA, "schedule.max_lr=0.02"]).succeeds();
     ground.call(["export", "linear", "--format", "gguf", "--out", "linear.gguf"]).succeeds();
     assert_eq!(answer(&["linear.gguf"]), answer(&["base", "--adapter", "linear"]));
+
+    // An adapter on the fused model of another: each names its base.
+    ground.call(["finetune", "preference.yaml", "--init", "run", "--out", "second", "--set", DORA]).succeeds();
+    let second = answer(&["second"]);
+    assert_eq!(answer(&["fused", "--adapter", "second"]), second);
 
     let shown = ground.call(["adapter", "show", "run"]).succeeds().stdout;
     for part in ["LoRA, rank 4, alpha 8, dropout 0.2", "token_embeddings, qkv_proj", "lora_embedding_A [4, 320]"] {

@@ -74,14 +74,27 @@ fn show(path: &Path) -> Result<()> {
 /// Weights of any kind, with the adapter at `adapter` fused as they are read; without one named, a run that trains an adapter is its
 /// base with the newest adapter. The tokenizer of such a run goes before the base's.
 pub(super) fn open_weights(path: &Path, adapter: Option<&Path>) -> Result<Weights> {
-    if let Some(adapter) = adapter {
-        return Ok(fused(Weights::open(path)?, adapter)?.with_tokenizer_of(adapter)?);
+    match adapter {
+        Some(adapter) => Ok(fused(open_chain(path, 0)?, adapter)?.with_tokenizer_of(adapter)?),
+        None => open_chain(path, 0),
     }
+}
+
+/// Adapters on each other's fused models, at most: more are a base that names itself.
+const DEPTH: usize = 16;
+
+/// The weights at `path`; the `depth`-th of a chain of adapters of which each names its base.
+fn open_chain(path: &Path, depth: usize) -> Result<Weights> {
     let Some(folder) = adapter_folder(path)? else { return Ok(Weights::open(path)?) };
+    ensure!(
+        depth < DEPTH,
+        "{}: {DEPTH} adapters name each other as their base\nhint: give the base's weights, and this path with --adapter",
+        folder.display()
+    );
     let Some(base) = AdapterConfig::load(path)?.base else {
         bail!("{}: the adapter does not name its base\nhint: give the base's weights, and this path with --adapter", folder.display());
     };
-    let weights = Weights::open(Path::new(&base)).with_context(|| {
+    let weights = open_chain(Path::new(&base), depth + 1).with_context(|| {
         format!("{}: its base {base} cannot be opened\nhint: give the base's weights, and this path with --adapter", folder.display())
     })?;
     Ok(fused(weights, path)?.with_tokenizer_of(path)?)

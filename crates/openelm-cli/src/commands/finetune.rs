@@ -117,6 +117,8 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
             let mut model = weights.frozen_model(&device, storage(section.base_dtype))?;
             let place = format!("{}: adapter", arguments.config.display());
             attach(&place, adapter, checkpoint.as_ref(), config.seed, &mut model)?;
+            let trained: usize = model.trained_infos().iter().map(|info| info.count()).sum();
+            eprintln!("adapter: {trained} parameters are trained, the weights stay as they are");
             model
         }
         _ => weights.model_of(&model_config, &device)?,

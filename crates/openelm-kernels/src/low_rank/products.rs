@@ -1,64 +1,11 @@
-//! A frozen matrix W [out, in] with a low-rank addition, as LoRA and DoRA train it: products forward and backward that never build
-//! the sum of both.
-//!
-//! With d the dropout, h = scale · d(x) · Aᵀ and z = d(x) · Wᵀ + h · Bᵀ:
-//! - LoRA gives y = x · Wᵀ + h · Bᵀ;
-//! - DoRA gives y = (x - d(x)) · Wᵀ + g ∘ z, with a factor g = magnitude / norm of each row of W + scale · B · A. The norm is taken
-//!   as a constant in the backward pass, as PEFT does (`peft/tuners/lora`, `_apply_dora`).
-//!
-//! What must stay true: the gradients are those of these formulas; buffers are [tokens, in], [tokens, out] or [tokens, rank].
+//! The products of an adapted matrix: forward, by the input, and by the addition's parameters.
 
+use super::rows::{add_scaled, round, scale_rows, sum_products};
+use super::{LowRank, LowRankGradients};
 use crate::dropout::{add_dropped, drop_values};
 use crate::error::check;
 use crate::matmul::product::{Right, Target, product};
-use crate::threads::Parts;
-use crate::{Cpu, Dropout, KernelError, Matrix, Precision, Values, Weights};
-
-/// What is added to a matrix [out, in].
-#[derive(Clone, Copy, Debug)]
-pub struct LowRank<'a> {
-    /// A: [rank, in]
-    pub a: &'a [f32],
-    /// B: [out, rank]
-    pub b: &'a [f32],
-    pub scale: f32,
-    /// What is dropped of the input of A; nothing when absent.
-    pub dropout: Option<Dropout>,
-    /// DoRA's; LoRA when absent.
-    pub magnitude: Option<Magnitude<'a>>,
-}
-
-/// DoRA's numbers of each row of the matrix, `[out]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Magnitude<'a> {
-    /// Magnitude over norm.
-    pub factors: &'a [f32],
-    /// Norms of the rows of W + scale · B · A.
-    pub norms: &'a [f32],
-}
-
-/// Where the gradients of a low-rank addition go, shaped like its parameters.
-#[derive(Debug)]
-pub struct LowRankGradients<'a> {
-    pub a: &'a mut [f32],
-    pub b: &'a mut [f32],
-    /// Of DoRA's magnitude, `[out]`.
-    pub magnitude: Option<&'a mut [f32]>,
-}
-
-impl LowRank<'_> {
-    /// Its rank, when its parts fit a matrix [rows, columns].
-    pub(crate) fn rank(&self, rows: usize, columns: usize) -> Result<usize, KernelError> {
-        let rank = self.a.len() / columns.max(1);
-        check("low rank", "A", rank * columns, self.a.len())?;
-        check("low rank", "B", rows * rank, self.b.len())?;
-        if let Some(magnitude) = &self.magnitude {
-            check("low rank", "the factors", rows, magnitude.factors.len())?;
-            check("low rank", "the norms", rows, magnitude.norms.len())?;
-        }
-        Ok(rank)
-    }
-}
+use crate::{Cpu, Dropout, KernelError, Matrix, Precision, Weights};
 
 /// y = x · Wᵀ and the addition, into `target`; `weights` are W [rows, x's columns] for the forward product.
 pub(crate) fn adapted_forward(
@@ -215,43 +162,6 @@ pub(crate) fn adapted_gradients(
     Ok(())
 }
 
-/// Norms of the rows of W + scale · B · A for W [out, in], in the memory of [out, rank].
-///
-/// # Errors
-/// When the shapes do not fit together.
-pub fn low_rank_norms(cpu: &Cpu, weights: Matrix<'_>, low: &LowRank<'_>) -> Result<Vec<f32>, KernelError> {
-    let (rows, columns) = (weights.rows(), weights.columns());
-    let rank = low.rank(rows, columns)?;
-    let a = Matrix::f32(low.a, rank, columns)?;
-    let (mut crossed, mut own) = (vec![0.0; rows * rank], vec![0.0; rank * rank]);
-    cpu.threads.enter(|| {
-        product(cpu, Precision::F32, weights.by_rows(), Right::Plain(a.by_rows()), Target::Store(&mut crossed));
-        product(cpu, Precision::F32, a.by_rows(), Right::Plain(a.by_rows()), Target::Store(&mut own));
-    });
-    let scale = f64::from(low.scale);
-    let mut norms = vec![0.0; rows];
-    let to = Parts::new(&mut norms);
-    cpu.threads.for_runs(rows, 16, |start, count| {
-        // SAFETY: runs of rows do not overlap.
-        let to = unsafe { to.part(start, count) };
-        for (row, to) in (start..start + count).zip(to) {
-            let mut square: f64 = match weights.row_range(row, 1).values {
-                Values::F32(values) => values.iter().map(|value| f64::from(*value).powi(2)).sum(),
-                Values::Bf16(values) => values.iter().map(|value| f64::from(crate::simd::widen_half(*value)).powi(2)).sum(),
-            };
-            let b = &low.b[row * rank..(row + 1) * rank];
-            for (index, factor) in b.iter().enumerate() {
-                let factor = f64::from(*factor);
-                square += 2.0 * scale * factor * f64::from(crossed[row * rank + index]);
-                let of_own: f64 = b.iter().zip(&own[index * rank..]).map(|(other, own)| f64::from(*other) * f64::from(*own)).sum();
-                square += scale * scale * factor * of_own;
-            }
-            *to = square.max(0.0).sqrt() as f32;
-        }
-    });
-    Ok(norms)
-}
-
 /// An input with its dropout taken, where there is one.
 struct Dropped<'a>(Option<crate::Buffer<'a>>);
 
@@ -275,22 +185,8 @@ struct Scaled<'a>(Option<crate::Buffer<'a>>);
 impl<'a> Scaled<'a> {
     fn of(cpu: &'a Cpu, dy: Matrix<'_>, low: &LowRank<'_>, less: f32) -> Self {
         Self(low.magnitude.map(|magnitude| {
-            let columns = dy.columns();
             let mut to = cpu.arena.take(dy.values.len());
-            let parts = Parts::new(to.floats_mut());
-            cpu.threads.for_runs(dy.rows(), 8, |start, count| {
-                for row in start..start + count {
-                    // SAFETY: rows do not overlap.
-                    let to = unsafe { parts.part(row * columns, columns) };
-                    let factors = to.iter_mut().zip(magnitude.factors);
-                    match dy.values.part(row * columns, columns) {
-                        Values::F32(dy) => factors.zip(dy).for_each(|((to, factor), dy)| *to = (factor - less) * dy),
-                        Values::Bf16(dy) => {
-                            factors.zip(dy).for_each(|((to, factor), dy)| *to = (factor - less) * crate::simd::widen_half(*dy));
-                        }
-                    }
-                }
-            });
+            scale_rows(cpu, dy, magnitude.factors, less, to.floats_mut());
             to
         }))
     }
@@ -321,94 +217,4 @@ fn back_to_rank(
     product(cpu, precision, dy.by_rows(), Right::Plain(b.by_columns()), Target::Store(to));
     to.iter_mut().for_each(|value| *value *= low.scale);
     Ok(())
-}
-
-/// `to` += `from` ∘ factors, row by row.
-fn add_scaled(cpu: &Cpu, from: &[f32], factors: &[f32], to: &mut [f32]) {
-    let columns = factors.len();
-    let parts = Parts::new(to);
-    cpu.threads.for_runs(from.len() / columns.max(1), 8, |start, count| {
-        for row in start..start + count {
-            // SAFETY: rows do not overlap.
-            let to = unsafe { parts.part(row * columns, columns) };
-            let from = &from[row * columns..(row + 1) * columns];
-            to.iter_mut().zip(from).zip(factors).for_each(|((to, from), factor)| *to += from * factor);
-        }
-    });
-}
-
-/// `to` (+)= Σ over the rows of dy ∘ z, over the norms.
-fn sum_products(cpu: &Cpu, dy: Matrix<'_>, z: &[f32], norms: &[f32], accumulate: bool, to: &mut [f32]) {
-    let columns = norms.len();
-    let parts = Parts::new(to);
-    cpu.threads.for_runs(columns, 64, |start, count| {
-        let mut sums = [0.0f32; 64];
-        for row in 0..dy.rows() {
-            let at = row * columns + start;
-            let terms = sums.iter_mut().zip(&z[at..at + count]);
-            match dy.values.part(at, count) {
-                Values::F32(dy) => terms.zip(dy).for_each(|((sum, z), dy)| *sum += z * dy),
-                Values::Bf16(dy) => terms.zip(dy).for_each(|((sum, z), dy)| *sum += z * crate::simd::widen_half(*dy)),
-            }
-        }
-        // SAFETY: runs of columns do not overlap.
-        let to = unsafe { parts.part(start, count) };
-        for (to, (sum, norm)) in to.iter_mut().zip(sums.iter().zip(&norms[start..])) {
-            let gradient = if *norm > 0.0 { sum / norm } else { 0.0 };
-            *to = if accumulate { *to + gradient } else { gradient };
-        }
-    });
-}
-
-/// Rounds to bf16, to nearest even.
-fn round(cpu: &Cpu, from: &[f32], to: &mut [u16]) {
-    let parts = Parts::new(to);
-    cpu.threads.for_runs(from.len(), 1 << 14, |start, count| {
-        // SAFETY: runs do not overlap.
-        let to = unsafe { parts.part(start, count) };
-        to.iter_mut().zip(&from[start..start + count]).for_each(|(to, from)| *to = crate::simd::round_half(*from));
-    });
-}
-
-/// y [tokens, out] of x [tokens, in] through W [out, in] and its addition.
-///
-/// # Errors
-/// When the shapes do not fit together.
-pub fn low_rank_forward(
-    cpu: &Cpu,
-    precision: Precision,
-    x: Matrix<'_>,
-    weights: Matrix<'_>,
-    low: &LowRank<'_>,
-    y: &mut [f32],
-) -> Result<(), KernelError> {
-    check("low rank", "x", x.rows() * weights.columns(), x.values.len())?;
-    check("low rank", "y", x.rows() * weights.rows(), y.len())?;
-    cpu.threads.enter(|| adapted_forward(cpu, precision, x, Weights::Plain(weights), weights.rows(), low, Target::Store(y)))
-}
-
-/// dx [tokens, in] and the addition's gradients from dy [tokens, out]; the gradients are added to what is there when `accumulate`.
-///
-/// # Errors
-/// When the shapes do not fit together.
-#[allow(clippy::too_many_arguments)]
-pub fn low_rank_backward(
-    cpu: &Cpu,
-    precision: Precision,
-    dy: Matrix<'_>,
-    x: Matrix<'_>,
-    weights: Matrix<'_>,
-    low: &LowRank<'_>,
-    dx: &mut [f32],
-    accumulate: bool,
-    gradients: LowRankGradients<'_>,
-) -> Result<(), KernelError> {
-    check("low rank", "x", dy.rows() * weights.columns(), x.values.len())?;
-    check("low rank", "dy", x.rows() * weights.rows(), dy.values.len())?;
-    check("low rank", "dx", x.values.len(), dx.len())?;
-    let whole = Weights::Plain(weights);
-    cpu.threads.enter(|| {
-        adapted_backward(cpu, precision, dy, whole, weights.columns(), low, Target::Store(dx))?;
-        adapted_gradients(cpu, precision, dy, x, whole, low, accumulate, gradients)
-    })
 }
