@@ -3,9 +3,7 @@
 //! What must stay true: a number is converted exactly or refused; nothing is defaulted here that the file's form does not state.
 
 use anyhow::Result;
-use openelm_finetune::{
-    Examples, Layout, Learnt, OnBadRow, PairLimits, PairTokens, PreferenceLoss, PreferenceSettings, Reader, TrainOn,
-};
+use openelm_finetune::{Examples, Layout, Learnt, OnBadRow, PairLimits, PairTokens, PreferenceLoss, PreferenceSettings, Reader, TrainOn};
 use openelm_model::Precision;
 use openelm_tokenizer::{ChatTemplate, Tokenizer};
 use openelm_train::{Accumulation, AdamWConfig, Schedule, TrainSettings};
@@ -104,6 +102,7 @@ pub(crate) fn tuning_settings(config: &FinetuneConfig, steps: u64) -> Result<Tra
             max_lr: schedule.max_lr,
             min_lr: schedule.min_lr,
             max_iterations: steps.saturating_sub(1),
+            decimals: None,
         },
         validate_every: config.validation.as_ref().map_or(0, |validation| validation.every),
         checkpoint_every: config.checkpoint.every,

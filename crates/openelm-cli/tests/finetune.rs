@@ -33,10 +33,13 @@ fn a_resumed_preference_run_is_the_uninterrupted_one() {
         assert!(step[name].is_f64(), "{name}: {step}");
     }
     // The policy begins as the reference: no rewards yet, and a hinge of 1.
-    assert_eq!((step["rewards/margins"].as_f64(), step["loss"].as_f64()), (Some(0.0), Some(1.0)));
+    let first = |name: &str| step[name].as_f64().unwrap();
+    assert!(first("rewards/margins").abs() < 1e-5 && (first("loss") - 1.0).abs() < 1e-5, "{step}");
     let last = metrics.last().unwrap();
     assert_eq!((last["step"].as_u64(), last["validation_pairs"].as_u64()), (Some(12), Some(6)));
-    let accuracy = |from: usize| metrics.iter().filter_map(|record| record.get("loss").and(record["rewards/accuracies"].as_f64())).skip(from).sum::<f64>();
+    let accuracy = |from: usize| {
+        metrics.iter().filter_map(|record| record.get("loss").and(record["rewards/accuracies"].as_f64())).skip(from).sum::<f64>()
+    };
     assert!(accuracy(6) / 6.0 > 0.7, "nothing was learned: {metrics:?}");
 
     cut_back(&ground, 6);
@@ -114,11 +117,23 @@ fn bad_rows_are_named_or_counted() {
     refused(vec![json!({"chosen": "a", "rejected": "b"})], &["bad.jsonl, line 1", "no list of messages"]);
     refused(vec![json!({"prompt": "q", "chosen": "a"})], &["bad.jsonl, line 1", "no `rejected`"]);
     refused(vec![], &["nothing to learn from: 0 rows, 0 kept"]);
-    let rows = vec![good(), roles, pair("q", "", "b"), pair("q", "same", "same"), pair("q", &"long ".repeat(60), &format!("{}x", "long ".repeat(60)))];
+    let rows = vec![
+        good(),
+        roles,
+        pair("q", "", "b"),
+        pair("q", "same", "same"),
+        pair("q", &"long ".repeat(60), &format!("{}x", "long ".repeat(60))),
+    ];
     ground.rows("bad.jsonl", rows);
     let set = ["data.files=[bad.jsonl]", "data.on_bad_row=skip", "training.steps=1"];
     let outcome = ground.tune("preference", "run", &set).succeeds();
-    for part in ["data: 5 rows, 3 kept", "1 skipped (empty answer)", "1 skipped (wrong roles)", "1 with two equal answers", "1 whose answers are equal once they are cut"] {
+    for part in [
+        "data: 5 rows, 3 kept",
+        "1 skipped (empty answer)",
+        "1 skipped (wrong roles)",
+        "1 with two equal answers",
+        "1 whose answers are equal once they are cut",
+    ] {
         assert!(outcome.stderr.contains(part), "{part:?} is not in {}", outcome.stderr);
     }
     // What the configuration cuts away is counted, never an error.
@@ -142,9 +157,17 @@ fn configurations_and_weights_are_checked_before_a_folder_is_made() {
     for (from, to, parts) in [
         ("beta: 0.1", "betta: 0.1", ["edited.yaml:6:3: objective.betta: unknown key", "`beta`"]),
         ("loss: hinge", "loss: hing", ["edited.yaml:5:", "`hinge`"]),
-        ("max_prompt_length: 20", "max_prompt_length: 48", ["edited.yaml:10:22: data.max_prompt_length: 48 leaves no room", "max_length (48)"]),
+        (
+            "max_prompt_length: 20",
+            "max_prompt_length: 48",
+            ["edited.yaml:10:22: data.max_prompt_length: 48 leaves no room", "max_length (48)"],
+        ),
         ("  steps: 12\n", "", ["training.epochs: is missing", "give one of epochs and steps"]),
-        ("  kind: preference\n", "  kind: preference\n  packing: true\n", ["edited.yaml:5:12: objective.packing", "no meaning for a preference"]),
+        (
+            "  kind: preference\n",
+            "  kind: preference\n  packing: true\n",
+            ["edited.yaml:5:12: objective.packing", "no meaning for a preference"],
+        ),
         ("beta: 0.1", "beta: -1", ["objective.beta: is -1", "hint"]),
         ("loss: hinge", "label_smoothing: 0.1\n  loss: hinge", ["objective.label_smoothing", "sigmoid"]),
     ] {
@@ -152,7 +175,11 @@ fn configurations_and_weights_are_checked_before_a_folder_is_made() {
         ground.write("edited.yaml", text.replace(from, to));
         refused("edited", &[], &parts);
     }
-    refused("supervised", &["objective.beta=0.1"], &["--set objective.beta=0.1: objective.beta: has no meaning for a supervised objective"]);
+    refused(
+        "supervised",
+        &["objective.beta=0.1"],
+        &["--set objective.beta=0.1: objective.beta: has no meaning for a supervised objective"],
+    );
     refused("supervised", &["data.files=[nothing-*.jsonl]"], &["no file matches"]);
     refused("supervised", &["data.max_length=4096"], &["above the 128 positions of the model's rotary table"]);
     refused("supervised", &["training.device=gpu"], &["gpu"]);

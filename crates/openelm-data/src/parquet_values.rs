@@ -34,7 +34,8 @@ pub(crate) fn read_parquet<E: From<DataError>>(path: &Path, mut each: impl FnMut
         while let Some(batch) = guarded(|| batches.next().transpose()).map_err(damaged(at(row).to_string()))? {
             let columns = StructArray::from(batch);
             for index in 0..columns.len() {
-                let fields = object(&columns, index).map_err(|(column, found)| DataError::ColumnType { path: path.to_owned(), column, found })?;
+                let fields =
+                    object(&columns, index).map_err(|(column, found)| DataError::ColumnType { path: path.to_owned(), column, found })?;
                 each(Row { fields, place: at(row) })?;
                 row += 1;
             }

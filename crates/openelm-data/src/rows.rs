@@ -67,7 +67,12 @@ fn read_json<E: From<DataError>>(shard: &Shard, mut each: impl FnMut(Row) -> Res
     }
 }
 
-fn read_array<E: From<DataError>>(shard: &Shard, text: &[u8], first_line: u64, mut each: impl FnMut(Row) -> Result<(), E>) -> Result<(), E> {
+fn read_array<E: From<DataError>>(
+    shard: &Shard,
+    text: &[u8],
+    first_line: u64,
+    mut each: impl FnMut(Row) -> Result<(), E>,
+) -> Result<(), E> {
     let rows: Vec<Map<String, Value>> =
         serde_json::from_slice(text).map_err(|error| not_json(shard, first_line - 1 + error.line() as u64, &error))?;
     for (number, fields) in (1..).zip(rows) {

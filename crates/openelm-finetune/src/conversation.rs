@@ -73,9 +73,11 @@ pub(crate) fn check_roles(messages: &[ChatMessage], key: &str, last: Last) -> Re
 pub(crate) fn check_answers(messages: &[ChatMessage], key: &str) -> Result<(), Fault> {
     match messages.iter().position(|message| message.role == "assistant" && message.content.trim().is_empty()) {
         None => Ok(()),
-        Some(index) => {
-            Err(Fault::new("empty answer", format!("message {} of `{key}` is an empty answer", index + 1), "remove the row or fill the answer in"))
-        }
+        Some(index) => Err(Fault::new(
+            "empty answer",
+            format!("message {} of `{key}` is an empty answer", index + 1),
+            "remove the row or fill the answer in",
+        )),
     }
 }
 
@@ -114,7 +116,8 @@ mod tests {
 
     #[test]
     fn the_order_of_roles_is_checked() {
-        for (names, last) in [("ua", Last::Assistant), ("sua", Last::Assistant), ("uaua", Last::Assistant), ("u", Last::User), ("suau", Last::User)]
+        for (names, last) in
+            [("ua", Last::Assistant), ("sua", Last::Assistant), ("uaua", Last::Assistant), ("u", Last::User), ("suau", Last::User)]
         {
             assert_eq!(check_roles(&roles(names), "m", last), Ok(()), "{names}");
         }

@@ -61,13 +61,7 @@ pub(crate) fn dialogue_tokens(
     Ok(learnt)
 }
 
-fn chat(
-    messages: &[ChatMessage],
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    ends: Ends,
-    train_on: TrainOn,
-) -> Result<Learnt, Fault> {
+fn chat(messages: &[ChatMessage], tokenizer: &Tokenizer, template: &ChatTemplate, ends: Ends, train_on: TrainOn) -> Result<Learnt, Fault> {
     let render = |messages: &[ChatMessage], answer: bool| template.render(messages, tokenizer, answer).map_err(|error| refused(&error));
     let text = render(messages, false)?;
     let mut ids = with_bos(tokenizer.encode_with_special(&text), ends);

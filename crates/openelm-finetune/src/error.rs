@@ -23,7 +23,9 @@ pub enum FinetuneError {
     #[error("{what}: {reason}\nhint: {hint}")]
     NoExamples { what: String, reason: String, hint: &'static str },
     /// A tokenizer that has no token for an end.
-    #[error("the tokenizer has no {token} token\nhint: use the tokenizer that the model was trained with, or name its special tokens in a tokenizer_config.json beside it")]
+    #[error(
+        "the tokenizer has no {token} token\nhint: use the tokenizer that the model was trained with, or name its special tokens in a tokenizer_config.json beside it"
+    )]
     NoToken { token: &'static str },
     /// A state of another run.
     #[error("the run cannot be resumed: {reason}\nhint: {hint}")]

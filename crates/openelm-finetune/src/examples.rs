@@ -138,7 +138,11 @@ impl Reader<'_> {
         })?;
         if found.examples.is_empty() {
             let reason = format!("nothing to learn from: {}", found.survey);
-            return Err(FinetuneError::NoExamples { what: files.join(", "), reason, hint: "check data.files, data.layout and data.max_length" });
+            return Err(FinetuneError::NoExamples {
+                what: files.join(", "),
+                reason,
+                hint: "check data.files, data.layout and data.max_length",
+            });
         }
         Ok(found)
     }

@@ -178,7 +178,12 @@ mod tests {
         }
         let fault = dialogue_of(&fields(json!({"text": "x"})), Layout::Auto).unwrap_err();
         assert!(fault.reason.contains("the keys text"), "{fault:?}");
-        assert!(dialogue_of(&fields(json!({"instruction": "q", "output": 3})), Layout::Alpaca).unwrap_err().reason.contains("`output` is no text"));
+        assert!(
+            dialogue_of(&fields(json!({"instruction": "q", "output": 3})), Layout::Alpaca)
+                .unwrap_err()
+                .reason
+                .contains("`output` is no text")
+        );
         assert_eq!(dialogue_of(&fields(json!({"instruction": "q", "output": " "})), Layout::Alpaca).unwrap_err().kind, "empty answer");
     }
 
@@ -193,7 +198,10 @@ mod tests {
         assert_eq!((prompt, answer.as_str()), (expected, "the correct answer is true"));
         let row = json!({"instruction": "Is it?", "input": "here", "output": "no", "answer": "no"});
         let Dialogue::Text { prompt, .. } = dialogue_of(&fields(row), Layout::Auto).unwrap() else { panic!("no text") };
-        assert!(prompt.contains(&format!("Is it?\n{indent}\n{indent}### Input:\n{indent}here\n{indent}\n{indent}### Response:\n")), "{prompt:?}");
+        assert!(
+            prompt.contains(&format!("Is it?\n{indent}\n{indent}### Input:\n{indent}here\n{indent}\n{indent}### Response:\n")),
+            "{prompt:?}"
+        );
     }
 
     #[test]

@@ -116,7 +116,8 @@ impl PreferenceObjective {
                     let outcomes = outcomes(found);
                     let slopes = |sign: f64| outcomes.iter().map(move |(_, outcome)| sign * outcome.slope / total);
                     let weights = slopes(1.0).chain(slopes(-1.0));
-                    weights.zip(members.iter().map(|pair| &pair.chosen).chain(members.iter().map(|pair| &pair.rejected)))
+                    weights
+                        .zip(members.iter().map(|pair| &pair.chosen).chain(members.iter().map(|pair| &pair.rejected)))
                         .map(|(weight, side)| if self.settings.average { weight / side.counted().max(1) as f64 } else { weight })
                         .collect()
                 })?
@@ -208,12 +209,8 @@ impl Objective for PreferenceObjective {
     }
 
     fn state(&self) -> Result<Value, TrainError> {
-        let state = State {
-            objective: NAME.into(),
-            taken: self.taken,
-            pairs: self.digest.clone(),
-            reference: self.reference_digest.clone(),
-        };
+        let state =
+            State { objective: NAME.into(), taken: self.taken, pairs: self.digest.clone(), reference: self.reference_digest.clone() };
         serde_json::to_value(state).map_err(|error| TrainError::State { reason: error.to_string() })
     }
 }
@@ -239,7 +236,8 @@ pub fn reference_digest_of(state: &Value) -> Result<String, FinetuneError> {
 
 fn read(state: &Value) -> Result<State, FinetuneError> {
     let other = |reason: String| FinetuneError::Resume { reason, hint: "resume with the configuration that the run was begun with" };
-    let state: State = serde_json::from_value(state.clone()).map_err(|error| other(format!("its state is no preference run's: {error}")))?;
+    let state: State =
+        serde_json::from_value(state.clone()).map_err(|error| other(format!("its state is no preference run's: {error}")))?;
     if state.objective == NAME { Ok(state) } else { Err(other(format!("it is a {} run", state.objective))) }
 }
 

@@ -53,8 +53,7 @@ impl PreferenceSettings {
         let h = f64::from(ratio(policy) - ratio(reference));
         let (loss, slope) = self.loss_and_slope(h);
         let reward = |policy: f64, reference: f64| self.beta * (policy - reference);
-        let rewards =
-            Both { chosen: reward(policy.chosen, reference.chosen), rejected: reward(policy.rejected, reference.rejected) };
+        let rewards = Both { chosen: reward(policy.chosen, reference.chosen), rejected: reward(policy.rejected, reference.rejected) };
         PairOutcome { loss, slope, rewards }
     }
 
@@ -90,7 +89,11 @@ impl PreferenceSettings {
             return fault("objective.label_smoothing", format!("is {}", self.label_smoothing), "give a number from 0 to below 0.5");
         }
         if self.label_smoothing > 0.0 && self.loss != PreferenceLoss::Sigmoid {
-            return fault("objective.label_smoothing", "has a meaning for the sigmoid loss alone".into(), "set it to 0, or loss to sigmoid");
+            return fault(
+                "objective.label_smoothing",
+                "has a meaning for the sigmoid loss alone".into(),
+                "set it to 0, or loss to sigmoid",
+            );
         }
         Ok(())
     }

@@ -72,21 +72,29 @@ impl Reference {
     ///
     /// # Errors
     /// When the file is there and cannot be read.
-    pub fn load(folder: &Path, key: &ReferenceKey, training: usize, validation: usize) -> Result<Result<Self, &'static str>, FinetuneError> {
+    pub fn load(
+        folder: &Path,
+        key: &ReferenceKey,
+        training: usize,
+        validation: usize,
+    ) -> Result<Result<Self, &'static str>, FinetuneError> {
         let path = folder.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Err("there are none yet")),
             Err(source) => return Err(FinetuneError::Io { path, action: "reading it", source }),
         };
-        let Some((content, checksum)) = bytes.split_at_checked(bytes.len().saturating_sub(CHECKSUM)) else { return Ok(Err("the file is cut")) };
+        let Some((content, checksum)) = bytes.split_at_checked(bytes.len().saturating_sub(CHECKSUM)) else {
+            return Ok(Err("the file is cut"));
+        };
         if Sha256::digest(content).as_slice() != checksum {
             return Ok(Err("the file is damaged"));
         }
         let line = key.line(training, validation);
         let Some(values) = content.strip_prefix(line.as_bytes()) else { return Ok(Err("the file belongs to other pairs or weights")) };
         let number = |bytes: &[u8]| bytes.try_into().map_or(f64::NAN, f64::from_le_bytes);
-        let mut all: Vec<Both> = values.chunks_exact(16).map(|both| Both { chosen: number(&both[..8]), rejected: number(&both[8..]) }).collect();
+        let mut all: Vec<Both> =
+            values.chunks_exact(16).map(|both| Both { chosen: number(&both[..8]), rejected: number(&both[8..]) }).collect();
         if all.len() != training + validation {
             return Ok(Err("the file is damaged"));
         }

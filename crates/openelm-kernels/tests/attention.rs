@@ -99,7 +99,8 @@ fn attention_matches_f64() {
             // Of each document, the last third does not see the middle third.
             let (mut begins, mut ends) = (starts.clone(), starts.clone());
             for token in 0..tokens {
-                let length = starts[token..].iter().take(sequence - token % sequence).filter(|start| **start == starts[token]).count() as u32
+                let length = starts[token..].iter().take(sequence - token % sequence).filter(|start| **start == starts[token]).count()
+                    as u32
                     + (token % sequence) as u32
                     - starts[token];
                 if (token % sequence) as u32 >= starts[token] + 2 * length / 3 {

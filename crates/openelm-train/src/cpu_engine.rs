@@ -5,8 +5,8 @@
 
 use openelm_kernels::{
     AdamW as KernelAdamW, Cpu, HeadGradients, HeadLoss, HostTensor, Keep, Saved, Values, ValuesMut, adamw_step, block_backward,
-    block_forward, change_values, embedding_backward, embedding_forward, head_log_probabilities, head_log_probabilities_backward, head_loss,
-    rms_norm_backward, rms_norm_forward, sum_of_squares,
+    block_forward, change_values, embedding_backward, embedding_forward, head_log_probabilities, head_log_probabilities_backward,
+    head_loss, rms_norm_backward, rms_norm_forward, sum_of_squares,
 };
 use openelm_model::{OpenElm, Precision};
 

@@ -155,8 +155,7 @@ impl Trainer {
         self.engine.discard();
         let losses = self.objective.accumulate(&mut *self.engine, &self.model, &self.settings);
         let losses = losses.map_err(|error| self.with_last_checkpoint(error))?;
-        let applied =
-            apply_gradients(&mut *self.engine, &mut self.model, &mut self.optimizer, losses.loss, self.step, &self.settings);
+        let applied = apply_gradients(&mut *self.engine, &mut self.model, &mut self.optimizer, losses.loss, self.step, &self.settings);
         let applied = applied.map_err(|error| self.with_last_checkpoint(error))?;
         self.good.clone_from(&self.saved);
         self.step += 1;

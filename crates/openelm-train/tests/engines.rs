@@ -142,8 +142,9 @@ fn documents_are_masked_alike() {
 /// Sums of log-probabilities, and gradients of a weighted sum of them, are the same, with rows that weigh nothing.
 #[test]
 fn weighted_log_probabilities() {
-    let rows: Vec<(Vec<u32>, Vec<bool>)> =
-        (0..4).map(|row| ((0..7 + 3 * row).map(|at| ((at * 31 + row) % 67) as u32).collect(), (0..7 + 3 * row).map(|at| at > 3).collect())).collect();
+    let rows: Vec<(Vec<u32>, Vec<bool>)> = (0..4)
+        .map(|row| ((0..7 + 3 * row).map(|at| ((at * 31 + row) % 67) as u32).collect(), (0..7 + 3 * row).map(|at| at > 3).collect()))
+        .collect();
     let batch = MicroBatch::of_targets(rows.iter().map(|(ids, counts)| (&ids[..], &counts[..])), VOCABULARY).unwrap();
     let all = [0.5, 0.0, -0.25, 1.5];
     // The same rows twice over, the second time with other endings: siblings share their beginnings.
@@ -182,5 +183,7 @@ fn weighted_log_probabilities() {
             assert!(difference < 1e-4, "gradient of {}: {difference}", info.name);
         }
     }
-    assert!(CpuEngine::new().unwrap().accumulate_weighted(&model(|_| {}), &batch, &arithmetic(Precision::F32, false), &mut |_| vec![]).is_err());
+    assert!(
+        CpuEngine::new().unwrap().accumulate_weighted(&model(|_| {}), &batch, &arithmetic(Precision::F32, false), &mut |_| vec![]).is_err()
+    );
 }

@@ -31,7 +31,7 @@ pub(super) fn finetune(arguments: &FinetuneArguments) -> Result<()> {
     let existed = out.exists();
     let Prepared { mut run, steps, template } = prepare(&config, arguments, &out, existed)?;
     let names = RunNames { command: "finetune", name: &config.name, device: &config.training.device, out: &out };
-    if run.to_the_end(&names, steps, &stop)? == Ended::Stopped {
+    if run.complete(&names, steps, &stop)? == Ended::Stopped {
         return Ok(());
     }
     let seconds = begin.elapsed().as_secs_f64();
@@ -181,7 +181,10 @@ fn check_model(config: &FinetuneConfig, model: &ModelConfig, tokenizer: &Tokeniz
         eprintln!("note: data.max_length ({length}) is above the context of {context} that the model was made for");
     }
     let (tokens, rows) = (tokenizer.vocab_size(), model.vocab_size);
-    ensure!(tokens <= rows, "the tokenizer has {tokens} tokens, the model {rows} rows\nhint: use the tokenizer that the model was trained with");
+    ensure!(
+        tokens <= rows,
+        "the tokenizer has {tokens} tokens, the model {rows} rows\nhint: use the tokenizer that the model was trained with"
+    );
     Ok(())
 }
 
@@ -258,7 +261,9 @@ impl Setting<'_> {
                 eprintln!("note: the reference's log-probabilities are computed again: {why}");
                 let mut model = self.initial_model()?;
                 if weights_digest(&mut model)? != known {
-                    bail!("the reference's log-probabilities are needed again, but these are not the weights that the run was begun from\nhint: name those with --init");
+                    bail!(
+                        "the reference's log-probabilities are needed again, but these are not the weights that the run was begun from\nhint: name those with --init"
+                    );
                 }
                 again = model;
                 &again

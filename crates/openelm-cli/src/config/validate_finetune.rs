@@ -112,6 +112,11 @@ impl FinetuneConfig {
         let above = format!("{} is above max_lr ({})", schedule.min_lr, schedule.max_lr);
         require(schedule.min_lr <= schedule.max_lr, "schedule.min_lr", above, "use 0")?;
         let ratio = schedule.warmup_ratio;
-        require((0.0..1.0).contains(&ratio), "schedule.warmup_ratio", format!("is {ratio}"), "give a share of at least 0 and below 1, such as 0.1")
+        require(
+            (0.0..1.0).contains(&ratio),
+            "schedule.warmup_ratio",
+            format!("is {ratio}"),
+            "give a share of at least 0 and below 1, such as 0.1",
+        )
     }
 }

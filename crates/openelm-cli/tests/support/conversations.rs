@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::Ground;
 use super::program::Call;
 use super::shards::texts;
-use super::Ground;
 
 /// A preference run on `pairs.jsonl`; `pairs-held-out.jsonl` is scored.
 const PREFERENCE: &str = "\
@@ -91,7 +91,10 @@ impl Ground {
         ground.finished_run("base");
         for (name, seed, count) in [("", 21, 30), ("-held-out", 22, 6)] {
             let texts = texts(seed, count);
-            let pairs = texts.iter().enumerate().map(|(at, text)| pair(&words(text, 0, 3 + at % 9), &words(text, 3, 4 + at % 5), &words(text, 9, 9)));
+            let pairs = texts
+                .iter()
+                .enumerate()
+                .map(|(at, text)| pair(&words(text, 0, 3 + at % 9), &words(text, 3, 4 + at % 5), &words(text, 9, 9)));
             ground.write(&format!("pairs{name}.jsonl"), lines(pairs));
             let talks = texts.iter().map(|text| talk(&words(text, 0, 4), &words(text, 4, 8)));
             ground.write(&format!("talks{name}.jsonl"), lines(talks));
