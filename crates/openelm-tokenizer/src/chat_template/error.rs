@@ -7,13 +7,17 @@ use thiserror::Error as ThisError;
 #[derive(Debug, ThisError)]
 pub enum ChatTemplateError {
     /// Not Jinja.
-    #[error("chat template {origin}, line {line}: {reason}\nhint: the template must be Jinja as transformers reads it; correct it, or give another one")]
+    #[error(
+        "chat template {origin}, line {line}: {reason}\nhint: the template must be Jinja as transformers reads it; correct it, or give another one"
+    )]
     Parse { origin: String, line: usize, reason: String },
     /// The template itself says that it does not take these messages.
     #[error("chat template {origin} refuses these messages: {reason}\nhint: send the roles in the order that the model was trained with")]
     Refused { origin: String, reason: String },
     /// The template works on and on, or writes more than any conversation is long.
-    #[error("chat template {origin}, line {line}: it does not come to an end\nhint: look for an endless or a very large loop in the template, or shorten the conversation")]
+    #[error(
+        "chat template {origin}, line {line}: it does not come to an end\nhint: look for an endless or a very large loop in the template, or shorten the conversation"
+    )]
     Endless { origin: String, line: usize },
     /// The template asks for something that is not there.
     #[error("chat template {origin}, line {line}: {reason}\nhint: correct the template, or send the messages that it asks for")]

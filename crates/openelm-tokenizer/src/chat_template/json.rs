@@ -11,8 +11,8 @@ pub(super) fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> 
         None => options.get::<Option<usize>>("indent")?,
     };
     options.assert_all_used()?;
-    let json = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, "the value has no JSON").with_source(error))?;
+    let json =
+        serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::BadSerialization, "the value has no JSON").with_source(error))?;
     let mut text = String::new();
     write(&json, indent, 0, &mut text);
     Ok(Value::from(text))
