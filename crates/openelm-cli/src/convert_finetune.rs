@@ -102,6 +102,7 @@ pub(crate) fn tuning_settings(config: &FinetuneConfig, steps: u64) -> Result<Tra
             max_lr: schedule.max_lr,
             min_lr: schedule.min_lr,
             max_iterations: steps.saturating_sub(1),
+            decimals: None,
         },
         validate_every: config.validation.as_ref().map_or(0, |validation| validation.every),
         checkpoint_every: config.checkpoint.every,

@@ -33,7 +33,8 @@ fn a_resumed_preference_run_is_the_uninterrupted_one() {
         assert!(step[name].is_f64(), "{name}: {step}");
     }
     // The policy begins as the reference: no rewards yet, and a hinge of 1.
-    assert_eq!((step["rewards/margins"].as_f64(), step["loss"].as_f64()), (Some(0.0), Some(1.0)));
+    let first = |name: &str| step[name].as_f64().unwrap();
+    assert!(first("rewards/margins").abs() < 1e-5 && (first("loss") - 1.0).abs() < 1e-5, "{step}");
     let last = metrics.last().unwrap();
     assert_eq!((last["step"].as_u64(), last["validation_pairs"].as_u64()), (Some(12), Some(6)));
     let accuracy = |from: usize| {

@@ -78,7 +78,7 @@ fn settings(micro_batch: usize) -> TrainSettings {
         z_loss: 0.0,
         corenet_z_loss: false,
         optimizer: AdamWConfig::default(),
-        schedule: Schedule { warmup_init_lr: 0.0, warmup_steps: 0, max_lr: 1e-5, min_lr: 0.0, max_iterations: 0 },
+        schedule: Schedule { warmup_init_lr: 0.0, warmup_steps: 0, max_lr: 1e-5, min_lr: 0.0, max_iterations: 0, decimals: None },
         validate_every: 0,
         checkpoint_every: 0,
         keep_last: 1,

@@ -10,11 +10,15 @@ fn render(source: &str, messages: &[ChatMessage], answer: bool) -> Result<String
 
 /// Three control tokens and some letters.
 fn tokenizer() -> Tokenizer {
+    let control = |(id, content)| {
+        serde_json::json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true,
+        })
+    };
+    let controls: Vec<Value> = ["<unk>", "<s>", "</s>"].iter().enumerate().map(control).collect();
     let json = serde_json::json!({
         "version": "1.0",
-        "added_tokens": ["<unk>", "<s>", "</s>"].iter().enumerate().map(|(id, content)| serde_json::json!({
-            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true,
-        })).collect::<Vec<_>>(),
+        "added_tokens": controls,
         "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null, "truncation": null, "padding": null,
         "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null, "end_of_word_suffix": null,
             "fuse_unk": true, "byte_fallback": false, "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "a": 3, "b": 4}, "merges": []},
@@ -122,7 +126,7 @@ fn what_cannot_be_rendered_says_why() {
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", ["line 1", "recursion"]),
         ("\n\n{{ messages[0].content.explode() }}", ["line 3", "a string has no method explode"]),
         ("{{ messages[5].content }}", ["line 1", "undefined"]),
-        ("{{ messages[0].content.strip(1, 2) }}", ["line 1", "too many arguments"]),
+        ("{{ messages[0].content.strip('a', 'b') }}", ["line 1", "too many arguments"]),
         ("{{ messages|nofilter }}", ["line 1", "nofilter"]),
     ] {
         let message = message(source);

@@ -33,7 +33,7 @@ pub use metrics::{Metrics, MetricsLog, Number, StepRecord, ValidationRecord};
 pub use micro_batch::MicroBatch;
 pub use objective::{Objective, StepLosses};
 pub use pretraining::{Pretraining, loader_state, mean_loss};
-pub use schedule::Schedule;
+pub use schedule::{CORENET_DECIMALS, Schedule};
 pub use settings::{Accumulation, TrainSettings};
 pub use step::{Applied, BatchLosses, StepOutcome, accumulate_batches, apply_gradients, train_step};
 pub use tensorboard::EventLog;

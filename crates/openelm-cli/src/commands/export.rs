@@ -130,8 +130,10 @@ fn model_name(weights: &Path) -> String {
 /// How the run of a checkpoint trains, in CoreNet's terms.
 fn training_of(checkpoint: &Checkpoint) -> Result<CoreNetTraining> {
     let manifest = checkpoint.manifest();
-    let config: RunConfig = serde_json::from_value(manifest.config.clone())
-        .with_context(|| format!("{}: the configuration in its manifest cannot be read", checkpoint.path().display()))?;
+    let config: RunConfig = serde_json::from_value(manifest.config.clone()).with_context(|| {
+        let hint = "leave --training away: what fine-tuning has made is exported as weights";
+        format!("{}: its manifest holds no configuration of a pretraining run\nhint: {hint}", checkpoint.path().display())
+    })?;
     let settings = train_settings(&config)?;
     Ok(CoreNetTraining {
         weight_decay: settings.optimizer.weight_decay,

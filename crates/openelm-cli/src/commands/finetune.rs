@@ -32,7 +32,7 @@ pub(super) fn finetune(arguments: &FinetuneArguments) -> Result<()> {
     let existed = out.exists();
     let Prepared { mut run, steps, template } = prepare(&config, arguments, &out, existed)?;
     let names = RunNames { command: "finetune", name: &config.name, device: &config.training.device, out: &out };
-    if run.to_the_end(&names, steps, &stop)? == Ended::Stopped {
+    if run.complete(&names, steps, &stop)? == Ended::Stopped {
         return Ok(());
     }
     let seconds = begin.elapsed().as_secs_f64();

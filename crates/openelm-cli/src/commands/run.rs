@@ -37,7 +37,7 @@ pub(super) struct RunNames<'a> {
 
 impl Run {
     /// Does what is left of `steps` updates, unless it is stopped; says where it stands.
-    pub fn to_the_end(&mut self, names: &RunNames<'_>, steps: u64, stop: &Arc<AtomicBool>) -> Result<Ended, TrainError> {
+    pub fn complete(&mut self, names: &RunNames<'_>, steps: u64, stop: &Arc<AtomicBool>) -> Result<Ended, TrainError> {
         let done = self.trainer.step();
         eprintln!("run {} on {}: {} parameters, {done} of {steps} steps done", names.name, names.device, self.parameters);
         let ended = self.trainer.run(&mut Progress::new(steps, done), stop)?;

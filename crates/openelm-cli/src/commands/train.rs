@@ -31,7 +31,7 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<()> {
     let existed = out.exists();
     let mut run = prepare(&config, arguments, &out, existed)?;
     let names = RunNames { command: "train", name: &config.name, device: &config.training.device, out: &out };
-    match run.to_the_end(&names, config.training.steps, &stop) {
+    match run.complete(&names, config.training.steps, &stop) {
         Ok(Ended::Stopped) => return Ok(()),
         Ok(Ended::Finished) => {}
         Err(error) => {
