@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use openelm_formats::{DType, SafetensorsWriter, TensorInfo, encode_f32};
 use openelm_model::OpenElm;
 
+use crate::adapter::write_adapter;
 use crate::error::CheckpointError;
 use crate::manifest::{FileRecord, MANIFEST_FILE, Manifest};
 use crate::names::hf_name;
@@ -39,6 +40,19 @@ impl Draft {
         let info = |info: &openelm_model::ParameterInfo| TensorInfo::new(hf_name(&info.name), DType::F32, info.shape.clone());
         let infos: Vec<_> = model.infos().iter().map(info).collect();
         self.tensors(WEIGHTS_FILE, &infos, |write| model.read_parameters(|info, values| write(&hf_name(&info.name), &values)))
+    }
+
+    /// Writes the adapter of `model` in PEFT's layout, with its configuration, one tensor in memory at a time.
+    ///
+    /// # Errors
+    /// When the device or the disk fails.
+    pub fn adapter(&mut self, model: &mut OpenElm, config: &serde_json::Value) -> Result<(), CheckpointError> {
+        let infos = model.trained_infos().to_vec();
+        let files = write_adapter(&self.path, config, &infos, |write| model.read_trained(|info, values| write(info, &values)))?;
+        for name in files {
+            self.files.push(FileRecord::of(&self.path, name)?);
+        }
+        Ok(())
     }
 
     /// Writes optimizer state, f32: `values` gives each of the `tensors` (names and shapes) in turn to the function it is called with.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use openelm_formats::{DType, Safetensors, TensorBytes, TensorInfo, TensorSource, TorchFile, encode_f32};
-use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo};
+use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo, Storage};
 
+use crate::adapter::ADAPTER_FILE;
 use crate::chat_template::chat_template_of;
 use crate::checkpoint::Checkpoint;
 use crate::error::CheckpointError;
@@ -48,6 +49,17 @@ pub struct Weights {
     tokenizer: Option<PathBuf>,
     tokenizer_model: Option<Vec<u8>>,
     chat_template: Option<String>,
+    /// In the order in which they are applied.
+    changes: Vec<Box<dyn ChangeValues>>,
+}
+
+/// What changes values on their way from the file, such as an adapter that is fused.
+pub trait ChangeValues: Send + Sync {
+    /// The changed values of a parameter.
+    ///
+    /// # Errors
+    /// When what they are changed with cannot be read.
+    fn change(&self, info: &ParameterInfo, values: Vec<f32>) -> Result<Vec<f32>, CheckpointError>;
 }
 
 impl Weights {
@@ -112,6 +124,13 @@ impl Weights {
 
     fn of_checkpoint(path: &Path) -> Result<Self, CheckpointError> {
         let checkpoint = Checkpoint::open(path)?;
+        if !path.join(crate::WEIGHTS_FILE).is_file() && path.join(ADAPTER_FILE).is_file() {
+            return Err(CheckpointError::NoWeights {
+                path: path.to_owned(),
+                reason: "the checkpoint holds an adapter, and no weights".into(),
+                hint: "give the base model that the adapter is for, and this path with --adapter".into(),
+            });
+        }
         let run = path.parent().and_then(Path::parent);
         let tokenizer = run.map(tokenizer_of).filter(|folder| folder.is_dir());
         let config = checkpoint.manifest().model.clone();
@@ -136,7 +155,17 @@ impl Weights {
         if config.share_input_output_layers {
             names.remove("classifier.weight");
         }
-        let weights = Self { path: path.to_owned(), kind, config, source, names, tokenizer, tokenizer_model: None, chat_template: None };
+        let weights = Self {
+            path: path.to_owned(),
+            kind,
+            config,
+            source,
+            names,
+            tokenizer,
+            tokenizer_model: None,
+            chat_template: None,
+            changes: Vec::new(),
+        };
         weights.check(&weights.config)?;
         Ok(weights)
     }
@@ -189,6 +218,35 @@ impl Weights {
         self.chat_template.as_deref()
     }
 
+    /// The same weights with every value changed by `change` as it is read, after earlier changes. With `untie`, a tied head becomes a matrix of its own
+    /// that reads the embedding's values.
+    pub fn changed(mut self, untie: bool, change: Box<dyn ChangeValues>) -> Self {
+        if untie
+            && self.config.share_input_output_layers
+            && let Some(table) = self.names.get("token_embeddings.weight").cloned()
+        {
+            self.config.share_input_output_layers = false;
+            self.names.insert("classifier.weight".into(), table);
+        }
+        self.changes.push(change);
+        self
+    }
+
+    /// The same weights with the tokenizer and the chat template of the run at `path` (or of the run of the checkpoint there), if it
+    /// has them: what was trained on these weights may speak otherwise than they do.
+    ///
+    /// # Errors
+    /// When the template cannot be read.
+    pub fn with_tokenizer_of(mut self, path: &Path) -> Result<Self, CheckpointError> {
+        let run = if is_run(path) { Some(path) } else { path.parent().and_then(Path::parent).filter(|run| is_run(run)) };
+        if let Some(folder) = run.map(tokenizer_of).filter(|folder| folder.is_dir()) {
+            self.chat_template = chat_template_of(&folder)?.or(self.chat_template);
+            self.tokenizer_model = None;
+            self.tokenizer = Some(folder);
+        }
+        Ok(self)
+    }
+
     /// The values of a parameter.
     ///
     /// # Errors
@@ -198,7 +256,7 @@ impl Weights {
         let values = self.source.f32(name)?;
         // Read once for each use of a model: the pages need not stay.
         self.source.release(name);
-        Ok(values)
+        self.changes.iter().try_fold(values, |values, change| change.change(info, values))
     }
 
     /// The stored bytes of a parameter as `dtype`: as they are where the file has this type, else rounded from its values.
@@ -207,7 +265,7 @@ impl Weights {
     /// When the file has no such tensor or breaks, or its rows fill no whole blocks of `dtype`.
     pub fn bytes(&self, info: &ParameterInfo, dtype: DType) -> Result<Vec<u8>, CheckpointError> {
         let name = self.file_name(info)?;
-        if self.source.info(name).is_none_or(|stored| stored.dtype != dtype) {
+        if !self.changes.is_empty() || self.source.info(name).is_none_or(|stored| stored.dtype != dtype) {
             return Ok(encode_f32(&self.values(info)?, dtype)?);
         }
         let bytes = self.source.bytes(name)?.into_owned();
@@ -228,8 +286,11 @@ impl Weights {
         Ok(self.names.get(&info.name).ok_or_else(missing)?)
     }
 
-    /// How the file stores a parameter.
+    /// How the file stores a parameter; `None` where its values are changed on their way.
     pub fn stored(&self, info: &ParameterInfo) -> Option<DType> {
+        if !self.changes.is_empty() {
+            return None;
+        }
         self.names.get(&info.name).and_then(|name| self.source.info(name)).map(|found| found.dtype)
     }
 
@@ -246,6 +307,14 @@ impl Weights {
     /// When the file breaks.
     pub fn model(&self, device: &Device) -> Result<OpenElm, CheckpointError> {
         OpenElm::build(&self.config, device, |info| self.values(info))
+    }
+
+    /// The model with these weights, its matrices kept as `storage` says: what an adapter is trained on.
+    ///
+    /// # Errors
+    /// When the file breaks, or the matrices cannot be kept so.
+    pub fn frozen_model(&self, device: &Device, storage: Storage) -> Result<OpenElm, CheckpointError> {
+        OpenElm::build_stored(&self.config, device, storage, |info| self.values(info))
     }
 
     /// A model of `config` with these weights: what begins a run from them.

@@ -5,12 +5,12 @@
 use anyhow::{Context, Result};
 use openelm_data::{CorpusConfig, DataConfig};
 use openelm_model::{ModelConfig, Precision, preset};
-use openelm_train::{AdamWConfig, Schedule, TrainSettings};
+use openelm_train::{AdamWConfig, CORENET_DECIMALS, Schedule, TrainSettings};
 
 use crate::config::{Accumulation, CorpusSection, Dtype, ModelSection, Multipliers, OnBadRecord, Order, Packing, RunConfig};
 
 /// A count of the file as a size of this machine.
-fn size(value: u64) -> Result<usize> {
+pub(crate) fn size(value: u64) -> Result<usize> {
     usize::try_from(value).with_context(|| format!("{value} is too large for this machine"))
 }
 
@@ -156,6 +156,7 @@ pub fn train_settings(config: &RunConfig) -> Result<TrainSettings> {
             max_lr: schedule.max_lr,
             min_lr: schedule.min_lr,
             max_iterations: config.max_iterations(),
+            decimals: Some(CORENET_DECIMALS),
         },
         validate_every: config.validation.as_ref().map_or(0, |validation| validation.every),
         checkpoint_every: config.checkpoint.every,

@@ -4,6 +4,7 @@ pub mod args;
 pub mod commands;
 pub mod config;
 mod convert;
+mod convert_finetune;
 mod progress;
 
 pub use convert::{data_config, model_config, train_settings, validation_config};

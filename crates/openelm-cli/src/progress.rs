@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use openelm_train::{Observer, StepRecord, ValidationRecord};
+use openelm_train::{Metrics, Observer, StepRecord, ValidationRecord};
 
 /// Plain lines come no closer together than this, except the first and the last.
 const PLAIN_PAUSE: Duration = Duration::from_secs(2);
@@ -45,10 +45,11 @@ impl Progress {
 impl Observer for Progress {
     fn step(&mut self, record: &StepRecord) {
         let text = format!(
-            "step {}/{}  loss {:.4}  lr {:.3e}  grad norm {:.3}  {:.0} tokens/s  {} left",
+            "step {}/{}  loss {:.4}{}  lr {:.3e}  grad norm {:.3}  {:.0} tokens/s  {} left",
             record.step,
             self.steps,
             record.loss,
+            rewards(&record.metrics),
             record.learning_rate,
             record.grad_norm,
             record.tokens_per_second,
@@ -66,12 +67,21 @@ impl Observer for Progress {
     }
 
     fn validation(&mut self, record: &ValidationRecord) {
-        let ValidationRecord { step, validation_loss, perplexity, .. } = record;
-        self.line(&format!("step {step}  validation loss {validation_loss:.4}  perplexity {perplexity:.2}"));
+        let ValidationRecord { step, validation_loss, metrics } = record;
+        let perplexity = metrics.get("perplexity").map_or_else(String::new, |value| format!("  perplexity {value:.2}"));
+        self.line(&format!("step {step}  validation loss {validation_loss:.4}{perplexity}{}", rewards(metrics)));
     }
 
     fn checkpoint(&mut self, step: u64, path: &Path) {
         self.line(&format!("step {step}  checkpoint {}", path.display()));
+    }
+}
+
+/// How a preference run is doing; nothing for others.
+fn rewards(metrics: &Metrics) -> String {
+    match (metrics.get("rewards/accuracies"), metrics.get("rewards/margins")) {
+        (Some(accuracy), Some(margin)) => format!("  reward accuracy {accuracy:.3}  margin {margin:.4}"),
+        _ => String::new(),
     }
 }
 

@@ -52,6 +52,19 @@ impl Read for Counted {
     }
 }
 
+/// The text in a file of this layout.
+pub(crate) fn decompressed(file: impl BufRead + Send + 'static, layout: Layout) -> std::io::Result<Box<dyn BufRead + Send>> {
+    Ok(match layout {
+        Layout::GzipLines => Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(file))),
+        Layout::ZstdLines => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(file)?;
+            decoder.window_log_max(LARGEST_WINDOW_LOG)?;
+            Box::new(BufReader::with_capacity(BUFFER, decoder))
+        }
+        Layout::Lines | Layout::Parquet => Box::new(file),
+    })
+}
+
 impl JsonLines {
     /// Opens the shard at its first document, or at a mark, which only plain files have.
     pub fn open(shard: &Shard, mark: Mark) -> Result<Self, DataError> {
@@ -71,15 +84,7 @@ impl JsonLines {
         }
         let consumed = Arc::new(AtomicU64::new(mark.bytes()));
         let file = BufReader::with_capacity(BUFFER, Counted(file, consumed.clone()));
-        let input: Box<dyn BufRead + Send> = match shard.layout {
-            Layout::GzipLines => Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(file))),
-            Layout::ZstdLines => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(file).map_err(io)?;
-                decoder.window_log_max(LARGEST_WINDOW_LOG).map_err(io)?;
-                Box::new(BufReader::with_capacity(BUFFER, decoder))
-            }
-            Layout::Lines | Layout::Parquet => Box::new(file),
-        };
+        let input = decompressed(file, shard.layout).map_err(io)?;
         let reader = Self {
             path: shard.path.clone(),
             key: shard.text_key.clone(),

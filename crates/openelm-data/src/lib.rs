@@ -6,6 +6,7 @@
 //!
 //! - [`Loader`]: an endless stream of [`Sequence`]s and [`Batch`]es for one rank, with exact resume from a [`LoaderState`].
 //! - [`validation_sequences`]: one pass over the shards in file order.
+//! - [`read_rows`]: whole rows as JSON objects, for conversations.
 //! - [`documents`]: the texts themselves, for training a tokenizer and for statistics.
 //! - [`plan`], [`survey`], [`verify`], [`stage_rates`]: what a run would read, what the shards hold, whether they are sound, how fast
 //!   they are read. [`tokenize`] fills the token cache ahead.
@@ -31,6 +32,7 @@ mod numeric_entity;
 mod order_tests;
 mod packer;
 mod parquet_rows;
+mod parquet_values;
 mod part;
 mod pick_text;
 mod plan;
@@ -38,6 +40,7 @@ mod prefetch;
 mod python_format;
 mod python_random;
 mod python_text;
+mod rows;
 mod seeded;
 mod sequence;
 mod shard;
@@ -62,6 +65,7 @@ pub use fix_text::fix_text;
 pub use loader::Loader;
 pub use plan::{CorpusPlan, Plan, plan};
 pub use python_random::PythonRandom;
+pub use rows::{Row, read_rows};
 pub use sequence::{Batch, Sequence};
 pub use shard_reader::{Document, Place};
 pub use skip_log::{SkipLog, SkippedRecord};

@@ -220,7 +220,7 @@ impl ParquetRows {
 }
 
 /// Calls the decoder; its error or its panic as text.
-fn guarded<T, E: ToString>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+pub(crate) fn guarded<T, E: ToString>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(decode)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the decoder gave up on damaged data".into()),

@@ -23,6 +23,8 @@ pub enum Place {
     Line(u64),
     /// Row of a parquet file: row group and row in it, both from 0.
     Row { group: usize, row: u64 },
+    /// Element of a JSON array, from 1.
+    Element(u64),
 }
 
 impl fmt::Display for Place {
@@ -30,6 +32,7 @@ impl fmt::Display for Place {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
             Self::Row { group, row } => write!(f, "row group {group}, row {row}"),
+            Self::Element(number) => write!(f, "element {number}"),
         }
     }
 }

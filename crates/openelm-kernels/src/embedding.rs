@@ -3,9 +3,9 @@
 //! What must stay true: gradients of one row are added in the order of the tokens, whatever the number of threads.
 
 use crate::error::check;
-use crate::simd::{Sink, Source, simd_fn, sweep};
+use crate::simd::{Sink, Source, simd_fn, sweep, widen_half};
 use crate::threads::Parts;
-use crate::{Cpu, KernelError};
+use crate::{Cpu, KernelError, Values};
 
 const RUN: usize = 16; // tokens of a gathering task
 
@@ -22,11 +22,18 @@ fn check_ids(ids: &[u32], rows: usize) -> Result<(), KernelError> {
     }
 }
 
-/// `hidden` [tokens, dim] = rows `ids` of `table` [vocabulary, dim].
+/// `hidden` [tokens, dim] = rows `ids` of `table` [vocabulary, dim], f32 or bf16.
 ///
 /// # Errors
 /// When a length does not fit or an id lies outside the table.
-pub fn embedding_forward(cpu: &Cpu, table: &[f32], dim: usize, ids: &[u32], hidden: &mut [f32]) -> Result<(), KernelError> {
+pub fn embedding_forward<'a>(
+    cpu: &Cpu,
+    table: impl Into<Values<'a>>,
+    dim: usize,
+    ids: &[u32],
+    hidden: &mut [f32],
+) -> Result<(), KernelError> {
+    let table = table.into();
     check("embedding", "hidden", ids.len() * dim, hidden.len())?;
     let rows = table.len() / dim.max(1);
     check("embedding", "table", rows * dim, table.len())?;
@@ -36,7 +43,10 @@ pub fn embedding_forward(cpu: &Cpu, table: &[f32], dim: usize, ids: &[u32], hidd
         for (token, id) in ids.iter().enumerate().skip(start).take(count) {
             // SAFETY: tokens do not overlap.
             let to = unsafe { to.part(token * dim, dim) };
-            to.copy_from_slice(&table[*id as usize * dim..][..dim]);
+            match table.part(*id as usize * dim, dim) {
+                Values::F32(row) => to.copy_from_slice(row),
+                Values::Bf16(row) => to.iter_mut().zip(row).for_each(|(to, half)| *to = widen_half(*half)),
+            }
         }
     });
     Ok(())

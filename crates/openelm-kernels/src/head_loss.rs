@@ -1,5 +1,5 @@
 //! The tied head and the loss in one: logits for some tokens and some of the vocabulary at a time, cross entropy and
-//! z-loss, and the gradients of hidden states and table.
+//! z-loss, or each target's log-probability, and the gradients of hidden states and table.
 //!
 //! What must stay true: logits of at most `TOKENS` tokens live at a time; sums over the vocabulary are made within
 //! strips, then over the strips in order, in f64.
@@ -47,8 +47,8 @@ pub struct HeadLoss {
 pub struct HeadGradients<'a> {
     /// [tokens, dim], overwritten.
     pub d_hidden: &'a mut [f32],
-    /// [vocabulary, dim], added to when `accumulate`.
-    pub d_table: &'a mut [f32],
+    /// [vocabulary, dim], added to when `accumulate`; absent when the table is frozen.
+    pub d_table: Option<&'a mut [f32]>,
     pub accumulate: bool,
 }
 
@@ -58,34 +58,22 @@ pub struct HeadGradients<'a> {
 /// # Errors
 /// When a length does not fit, or a target that counts lies outside the vocabulary.
 #[allow(clippy::too_many_arguments)]
-pub fn head_loss(
+pub fn head_loss<'t>(
     cpu: &Cpu,
     precision: Precision,
     hidden: Values<'_>,
-    table: &[f32],
+    table: impl Into<Values<'t>>,
     dim: usize,
     targets: &[u32],
     settings: LossSettings,
     mut gradients: Option<HeadGradients<'_>>,
 ) -> Result<HeadLoss, KernelError> {
-    let operation = "head and loss";
-    let vocabulary = table.len() / dim.max(1);
-    let table = Matrix::f32(table, vocabulary, dim)?;
-    check(operation, "hidden states", targets.len() * dim, hidden.len())?;
     let counts = |target: &u32| Some(*target) != settings.ignored;
-    if let Some(bad) = targets.iter().find(|target| counts(target) && **target as usize >= vocabulary) {
-        let (what, reason) = ("a target", "outside the vocabulary");
-        let hint = "check that the tokenizer belongs to the model, and which id is ignored";
-        return Err(KernelError::Dimension { operation, what, value: *bad as usize, reason, hint });
-    }
-    if let Some(gradients) = &gradients {
-        check(operation, "d_hidden", hidden.len(), gradients.d_hidden.len())?;
-        check(operation, "d_table", vocabulary * dim, gradients.d_table.len())?;
-    }
+    let table = checked(hidden, table.into(), dim, targets, counts, gradients.as_ref())?;
+    let vocabulary = table.rows();
     let count = targets.iter().filter(|target| counts(target)).count();
     let mut loss = HeadLoss { count, ..HeadLoss::default() };
-    // f32 logits are twice as large: half as many tokens at a time.
-    let chunk = if precision == Precision::F32 { TOKENS / 2 } else { TOKENS };
+    let chunk = chunk(precision);
     for first in (0..targets.len()).step_by(chunk) {
         let rows = chunk.min(targets.len() - first);
         let targets = &targets[first..first + rows];
@@ -103,21 +91,120 @@ pub fn head_loss(
         }
         if let Some(gradients) = &mut gradients {
             let weight = if count == 0 { 0.0 } else { settings.scale / count as f32 };
-            let rows_of =
-                RowGradients { weight, z: 2.0 * settings.z_weight, sums: &sums, log_sums: &log_sums, targets, ignored: settings.ignored };
+            let weights: Vec<f32> = targets.iter().map(|target| if counts(target) { weight } else { 0.0 }).collect();
+            let rows_of = RowGradients { weights: &weights, z: 2.0 * settings.z_weight, sums: &sums, log_sums: &log_sums, targets };
             let d_hidden = &mut gradients.d_hidden[first * dim..][..rows * dim];
             let accumulate = gradients.accumulate || first > 0;
-            backward(cpu, precision, hidden, table, &mut logits, &rows_of, d_hidden, gradients.d_table, accumulate)?;
+            backward(cpu, precision, hidden, table, &mut logits, &rows_of, d_hidden, gradients.d_table.as_deref_mut(), accumulate)?;
         }
     }
-    if let Some(gradients) = gradients.filter(|gradients| targets.is_empty() && !gradients.accumulate) {
-        gradients.d_table.fill(0.0);
+    if let Some(gradients) = gradients.filter(|gradients| targets.is_empty() && !gradients.accumulate)
+        && let Some(d_table) = gradients.d_table
+    {
+        d_table.fill(0.0);
     }
     if count > 0 {
         loss.cross_entropy /= count as f64;
         loss.z_loss *= f64::from(settings.z_weight) / count as f64;
     }
     Ok(loss)
+}
+
+/// ln p of each of `targets` `[tokens]` of `hidden` [tokens, dim] (normed) under `table` [vocabulary, dim], in nats.
+///
+/// # Errors
+/// When a length does not fit, or a target lies outside the vocabulary.
+pub fn head_log_probabilities<'t>(
+    cpu: &Cpu,
+    precision: Precision,
+    hidden: Values<'_>,
+    table: impl Into<Values<'t>>,
+    dim: usize,
+    targets: &[u32],
+) -> Result<Vec<f64>, KernelError> {
+    let table = checked(hidden, table.into(), dim, targets, |_| true, None)?;
+    let mut found = Vec::with_capacity(targets.len());
+    let chunk = chunk(precision);
+    for first in (0..targets.len()).step_by(chunk) {
+        let rows = chunk.min(targets.len() - first);
+        let hidden = Matrix::new(hidden.part(first * dim, rows * dim), rows, dim)?;
+        let sums = forward(cpu, precision, hidden, table, &targets[first..first + rows], None);
+        found.extend((0..rows).map(|row| f64::from(sums.targets[row]) - sums.log_sum(row)));
+    }
+    Ok(found)
+}
+
+/// The gradients of Σ weights · ln p over `targets`, in the terms of [`head_log_probabilities`]; `weights` `[tokens]`.
+///
+/// # Errors
+/// As [`head_log_probabilities`].
+#[allow(clippy::too_many_arguments)]
+pub fn head_log_probabilities_backward<'t>(
+    cpu: &Cpu,
+    precision: Precision,
+    hidden: Values<'_>,
+    table: impl Into<Values<'t>>,
+    dim: usize,
+    targets: &[u32],
+    weights: &[f32],
+    gradients: HeadGradients<'_>,
+) -> Result<(), KernelError> {
+    let table = checked(hidden, table.into(), dim, targets, |_| true, Some(&gradients))?;
+    check(OPERATION, "weights", targets.len(), weights.len())?;
+    let HeadGradients { d_hidden, mut d_table, accumulate } = gradients;
+    if let Some(d_table) = d_table.as_deref_mut().filter(|_| targets.is_empty() && !accumulate) {
+        d_table.fill(0.0);
+    }
+    // ln p is minus the cross entropy.
+    let weights: Vec<f32> = weights.iter().map(|weight| -weight).collect();
+    let chunk = chunk(precision);
+    for first in (0..targets.len()).step_by(chunk) {
+        let rows = chunk.min(targets.len() - first);
+        let (targets, weights) = (&targets[first..first + rows], &weights[first..first + rows]);
+        let hidden = Matrix::new(hidden.part(first * dim, rows * dim), rows, dim)?;
+        let mut logits = Activations::take(&cpu.arena, precision, rows * table.rows());
+        let sums = forward(cpu, precision, hidden, table, targets, Some(&mut logits));
+        let log_sums: Vec<f64> = (0..rows).map(|row| sums.log_sum(row)).collect();
+        let rows_of = RowGradients { weights, z: 0.0, sums: &sums, log_sums: &log_sums, targets };
+        let d_hidden = &mut d_hidden[first * dim..][..rows * dim];
+        backward(cpu, precision, hidden, table, &mut logits, &rows_of, d_hidden, d_table.as_deref_mut(), accumulate || first > 0)?;
+    }
+    Ok(())
+}
+
+/// What messages call these operations.
+const OPERATION: &str = "head and loss";
+
+/// Tokens at a time: f32 logits are twice as large, so half as many.
+fn chunk(precision: Precision) -> usize {
+    if precision == Precision::F32 { TOKENS / 2 } else { TOKENS }
+}
+
+/// The table as a matrix, after every length and every target that counts was found to fit.
+fn checked<'a>(
+    hidden: Values<'_>,
+    table: Values<'a>,
+    dim: usize,
+    targets: &[u32],
+    counts: impl Fn(&u32) -> bool,
+    gradients: Option<&HeadGradients<'_>>,
+) -> Result<Matrix<'a>, KernelError> {
+    let operation = OPERATION;
+    let vocabulary = table.len() / dim.max(1);
+    let table = Matrix::new(table, vocabulary, dim)?;
+    check(operation, "hidden states", targets.len() * dim, hidden.len())?;
+    if let Some(bad) = targets.iter().find(|target| counts(target) && **target as usize >= vocabulary) {
+        let (what, reason) = ("a target", "outside the vocabulary");
+        let hint = "check that the tokenizer belongs to the model, and which id is ignored";
+        return Err(KernelError::Dimension { operation, what, value: *bad as usize, reason, hint });
+    }
+    if let Some(gradients) = gradients {
+        check(operation, "d_hidden", hidden.len(), gradients.d_hidden.len())?;
+        if let Some(d_table) = &gradients.d_table {
+            check(operation, "d_table", vocabulary * dim, d_table.len())?;
+        }
+    }
+    Ok(table)
 }
 
 /// Maxima and sums of exponentials of every strip and token, and the targets' logits.
@@ -180,12 +267,12 @@ fn forward(
 
 /// What the gradient of a token's logits depends on.
 struct RowGradients<'a> {
-    weight: f32,
+    /// `[tokens]`; 0 where a token does not count.
+    weights: &'a [f32],
     z: f32,
     sums: &'a Sums,
     log_sums: &'a [f64],
     targets: &'a [u32],
-    ignored: Option<u32>,
 }
 
 /// Turns what was kept of the logits into their gradients, weight · (softmax · (1 + z · log-sum) − 1 at the target), and multiplies on.
@@ -198,7 +285,7 @@ fn backward(
     logits: &mut Activations<'_>,
     gradients: &RowGradients<'_>,
     d_hidden: &mut [f32],
-    d_table: &mut [f32],
+    mut d_table: Option<&mut [f32]>,
     accumulate: bool,
 ) -> Result<(), KernelError> {
     let (rows, dim, vocabulary) = (hidden.rows(), hidden.columns(), table.rows());
@@ -208,8 +295,7 @@ fn backward(
         let block = logits.values_mut().sink();
         cpu.threads.for_runs(rows, 8, |start, count| {
             for token in start..start + count {
-                let (target, log_sum) = (gradients.targets[token], gradients.log_sums[token]);
-                let weight = if Some(target) == gradients.ignored { 0.0 } else { gradients.weight };
+                let (target, log_sum, weight) = (gradients.targets[token], gradients.log_sums[token], gradients.weights[token]);
                 let factor = f64::from(weight) * (1.0 + f64::from(gradients.z) * log_sum);
                 for at in (0..width).step_by(STRIP) {
                     let strip_width = STRIP.min(width - at);
@@ -225,9 +311,11 @@ fn backward(
         let table_rows = Right::Plain(table.row_range(first, width).by_columns());
         let target = if first == 0 { Target::Store(&mut *d_hidden) } else { Target::Accumulate(&mut *d_hidden) };
         product(cpu, precision, d_logits.by_rows(), table_rows, target);
-        let part = &mut d_table[first * dim..(first + width) * dim];
-        let target = if accumulate { Target::Accumulate(part) } else { Target::Store(part) };
-        product(cpu, precision, d_logits.by_columns(), Right::Plain(hidden.by_columns()), target);
+        if let Some(d_table) = d_table.as_deref_mut() {
+            let part = &mut d_table[first * dim..(first + width) * dim];
+            let target = if accumulate { Target::Accumulate(part) } else { Target::Store(part) };
+            product(cpu, precision, d_logits.by_columns(), Right::Plain(hidden.by_columns()), target);
+        }
     }
     Ok(())
 }

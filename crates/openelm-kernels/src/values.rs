@@ -10,6 +10,18 @@ pub enum Values<'a> {
     Bf16(&'a [u16]),
 }
 
+impl<'a> From<&'a [f32]> for Values<'a> {
+    fn from(values: &'a [f32]) -> Self {
+        Self::F32(values)
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Values<'a> {
+    fn from(values: &'a Vec<f32>) -> Self {
+        Self::F32(values)
+    }
+}
+
 /// Values to write.
 #[derive(Debug)]
 pub enum ValuesMut<'a> {

@@ -76,8 +76,10 @@ impl Case {
                 (PackedMatrix::for_forward(cpu, matrix, precision), PackedMatrix::for_backward(cpu, matrix, precision))
             })
             .collect();
-        let matrix =
-            |index: usize, pack: usize| BlockMatrix { values: &p[index], packed: packed.then_some((&packs[pack].0, &packs[pack].1)) };
+        let matrix = |index: usize, pack: usize| BlockMatrix {
+            packed: packed.then_some((&packs[pack].0, &packs[pack].1)),
+            ..BlockMatrix::from(&p[index][..])
+        };
         let weights = BlockWeights {
             attn_norm: &p[0],
             qkv_proj: matrix(1, 0),
@@ -97,14 +99,14 @@ impl Case {
             block_forward(cpu, precision, &self.shape, &weights, &input, &self.x, &mut y, &mut saved).unwrap();
             let [attn, qkv, q, k, out, ffn, one, two] = &mut g[..] else { unreachable!() };
             let gradients = BlockGradients {
-                attn_norm: attn,
-                qkv_proj: qkv,
+                attn_norm: Some(attn),
+                qkv_proj: qkv.as_mut_slice().into(),
                 q_norm: self.normed.then_some(q),
                 k_norm: self.normed.then_some(k),
-                out_proj: out,
-                ffn_norm: ffn,
-                proj_1: one,
-                proj_2: two,
+                out_proj: out.as_mut_slice().into(),
+                ffn_norm: Some(ffn),
+                proj_1: one.as_mut_slice().into(),
+                proj_2: two.as_mut_slice().into(),
                 accumulate,
             };
             block_backward(cpu, precision, &self.shape, &weights, &input, &self.x, &saved, &self.dy, &mut dx, gradients).unwrap();

@@ -55,7 +55,7 @@ fn loss_and_gradients_match_f64() {
                 for cpu in cpus(isa) {
                     let what = format!("{isa:?} {precision:?} {rows} {dim} {vocabulary}");
                     let (mut d_hidden, mut d_table) = (vec![f32::NAN; rows * dim], vec![f32::NAN; vocabulary * dim]);
-                    let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: &mut d_table, accumulate: false };
+                    let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: Some(&mut d_table), accumulate: false };
                     let loss = head_loss(&cpu, precision, Values::F32(&hidden), &table, dim, &targets, settings, Some(gradients)).unwrap();
                     assert!((loss.cross_entropy - ce).abs() < loss_tolerance * ce.abs(), "{what} {loss:?} {ce}");
                     assert!((loss.z_loss - z).abs() < loss_tolerance * z.max(0.1), "{what} {loss:?} {z}");
@@ -65,7 +65,7 @@ fn loss_and_gradients_match_f64() {
                     assert_close(&enlarge(&d_table), &d_table_expected, tolerance, &format!("{what} d_table"));
 
                     let (mut again, mut added) = (vec![0.0; rows * dim], before.clone());
-                    let gradients = HeadGradients { d_hidden: &mut again, d_table: &mut added, accumulate: true };
+                    let gradients = HeadGradients { d_hidden: &mut again, d_table: Some(&mut added), accumulate: true };
                     head_loss(&cpu, precision, Values::F32(&hidden), &table, dim, &targets, settings, Some(gradients)).unwrap();
                     assert_eq!(d_hidden, again);
                     for ((added, before), d) in added.iter().zip(&before).zip(&d_table) {
@@ -89,11 +89,52 @@ fn nothing_counts_gives_zero() {
         let (hidden, table) = (random.normal(3 * 8), random.normal(10 * 8));
         let (mut d_hidden, mut d_table) = (vec![1.0; 3 * 8], vec![1.0; 10 * 8]);
         let settings = LossSettings { ignored: Some(0), z_weight: 1e-4, scale: 1.0 };
-        let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: &mut d_table, accumulate: false };
+        let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: Some(&mut d_table), accumulate: false };
         let loss = head_loss(&cpu, Precision::Bf16, Values::F32(&hidden), &table, 8, &[0, 0, 0], settings, Some(gradients)).unwrap();
         assert_eq!(loss, HeadLoss::default());
         assert!(d_hidden.iter().chain(&d_table).all(|d| *d == 0.0));
         let error = head_loss(&cpu, Precision::F32, Values::F32(&hidden), &table, 8, &[0, 10, 0], settings, None).unwrap_err();
         assert!(error.to_string().contains("vocabulary"), "{error}");
+    }
+}
+
+#[test]
+fn weighted_log_probabilities_match_f64() {
+    let (dim, vocabulary) = (24, 4200);
+    for rows in [3, 40, 530] {
+        let mut random = Random::new(rows as u64);
+        let hidden = random.normal(rows * dim);
+        let table: Vec<f32> = random.normal(vocabulary * dim).iter().map(|w| w * 0.2).collect();
+        let targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary) as u32).collect();
+        let mut weights = random.normal(rows);
+        weights[rows / 2] = 0.0;
+        let wide = |v: &[f32]| v.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+        let (h, t) = (wide(&hidden), wide(&table));
+        let logits = product(&h, &transpose(&t, vocabulary, dim), rows, dim, vocabulary);
+        let (mut expected, mut d) = (Vec::new(), vec![0.0; logits.len()]);
+        for (row, target) in targets.iter().enumerate() {
+            let logits = &logits[row * vocabulary..][..vocabulary];
+            let log_sum = logits.iter().map(|l| l.exp()).sum::<f64>().ln();
+            expected.push((logits[*target as usize] - log_sum) as f32);
+            for (i, logit) in logits.iter().enumerate() {
+                let hot = f64::from(u8::from(i == *target as usize));
+                d[row * vocabulary + i] = f64::from(weights[row]) * (hot - (logit - log_sum).exp());
+            }
+        }
+        let (d_hidden_expected, d_table_expected) =
+            (product(&d, &t, rows, vocabulary, dim), product(&transpose(&d, rows, vocabulary), &h, vocabulary, rows, dim));
+        for isa in Isa::available() {
+            let cpu = cpus(isa).remove(1);
+            let found = head_log_probabilities(&cpu, Precision::F32, Values::F32(&hidden), &table, dim, &targets).unwrap();
+            let narrow: Vec<f32> = found.iter().map(|value| *value as f32).collect();
+            assert_close(&narrow, &wide(&expected), 1e-5, "log-probabilities");
+            let (mut d_hidden, mut d_table) = (vec![f32::NAN; rows * dim], vec![f32::NAN; vocabulary * dim]);
+            let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: Some(&mut d_table), accumulate: false };
+            let (values, precision) = (Values::F32(&hidden), Precision::F32);
+            head_log_probabilities_backward(&cpu, precision, values, &table, dim, &targets, &weights, gradients).unwrap();
+            assert_close(&d_hidden, &d_hidden_expected, 2e-5, "d_hidden");
+            assert_close(&d_table, &d_table_expected, 2e-5, "d_table");
+            assert!(d_hidden[rows / 2 * dim..][..dim].iter().all(|value| *value == 0.0), "a weight of 0 gives exactly 0");
+        }
     }
 }

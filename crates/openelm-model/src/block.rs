@@ -6,7 +6,7 @@
 
 use burn::tensor::{DType, Tensor, activation};
 
-use crate::{CausalMask, LayerShape, Precision, RmsNorm, rope::Rotation};
+use crate::{BlockAdapter, CausalMask, LayerShape, LowRank, Precision, RmsNorm, rope::Rotation, storage::plain};
 
 /// Large enough that exp gives exactly 0, small enough for every float type's range on every device.
 const HIDDEN: f32 = -1e30;
@@ -28,6 +28,8 @@ pub struct Block {
     pub proj_1: Tensor<2>,
     /// [model_dim, ffn_dim]
     pub proj_2: Tensor<2>,
+    /// What an adapter adds to the matrices.
+    pub adapter: BlockAdapter,
 }
 
 /// What attention needs of a run of positions. Keys are normed and turned: ready for a cache.
@@ -53,7 +55,7 @@ impl Block {
     pub fn project(&self, x: Tensor<3>, rotation: &Rotation, precision: Precision) -> Projected {
         let [batch, sequence, _] = x.dims();
         let LayerShape { num_query_heads, num_kv_heads, head_dim, .. } = self.shape;
-        let qkv = linear(self.attn_norm.forward(x), &self.qkv_proj, precision).reshape([
+        let qkv = linear(self.attn_norm.forward(x), &self.qkv_proj, self.adapter.qkv_proj.as_ref(), precision).reshape([
             batch,
             sequence,
             num_query_heads + 2 * num_kv_heads,
@@ -105,24 +107,29 @@ impl Block {
 
     /// Output projection and residual, then the feed-forward part and its residual.
     pub fn finish(&self, x: Tensor<3>, attended: Tensor<3>, precision: Precision) -> Tensor<3> {
-        let x = x + linear(attended, &self.out_proj, precision);
-        let hidden = linear(self.ffn_norm.forward(x.clone()), &self.proj_1, precision);
+        let x = x + linear(attended, &self.out_proj, self.adapter.out_proj.as_ref(), precision);
+        let hidden = linear(self.ffn_norm.forward(x.clone()), &self.proj_1, self.adapter.proj_1.as_ref(), precision);
         let hidden = if self.gated {
             let width = self.shape.ffn_dim;
             activation::silu(hidden.clone().narrow(2, 0, width)) * hidden.narrow(2, width, width)
         } else {
             activation::silu(hidden)
         };
-        x + linear(hidden, &self.proj_2, precision)
+        x + linear(hidden, &self.proj_2, self.adapter.proj_2.as_ref(), precision)
     }
 }
 
-/// `x` [batch, sequence, in] times the transpose of `weight` [out, in], in one matrix product; f32 in, f32 out.
-pub(crate) fn linear(x: Tensor<3>, weight: &Tensor<2>, precision: Precision) -> Tensor<3> {
+/// `x` [batch, sequence, in] times the transpose of `weight` [out, in], in one matrix product, and what an adapter adds; f32 in,
+/// f32 out.
+pub(crate) fn linear(x: Tensor<3>, weight: &Tensor<2>, low: Option<&LowRank>, precision: Precision) -> Tensor<3> {
     let [batch, sequence, width] = x.dims();
     let [out, _] = weight.dims();
     let x = x.reshape([batch * sequence, width]);
-    product(x, weight.clone().transpose(), precision).reshape([batch, sequence, out])
+    let y = match low {
+        Some(low) => low.forward(x, plain(weight), precision),
+        None => product(x, plain(weight).transpose(), precision),
+    };
+    y.reshape([batch, sequence, out])
 }
 
 /// A matrix product of f32 tensors in the asked precision, back in f32.

@@ -4,6 +4,7 @@
 //! What must stay true: shapes and parameter counts equal CoreNet's for every configuration; the tied embedding is one
 //! tensor; nothing here reads a file, knows a loss, or keeps state between calls.
 
+mod adapter;
 mod block;
 mod config;
 mod cost;
@@ -17,7 +18,9 @@ mod openelm;
 mod parameters;
 mod presets;
 mod rope;
+mod storage;
 
+pub use adapter::{AdaptedModule, BlockAdapter, EMBEDDING_MODULE, LowRank, adapter_infos};
 pub use block::{Block, Projected, product};
 pub use config::{ModelConfig, Multipliers};
 pub use cost::{LayerCost, ModelCost};
@@ -30,6 +33,7 @@ pub use openelm::OpenElm;
 pub use parameters::{Parameter, ParameterInfo};
 pub use presets::{PRESETS, preset};
 pub use rope::{RotaryTable, Rotation, rotary_values};
+pub use storage::{Storage, plain};
 
 /// Element type of the matrix products. Parameters, norms, the residual stream and the loss stay in f32 either way, as
 /// under PyTorch's bf16 autocast, which OpenELM was trained with.

@@ -1,16 +1,19 @@
 //! The whole model: embedding, blocks, last norm and head, on any burn device.
 //!
 //! What must stay true: parameters live on the plain (untracked) device; whoever needs gradients tracks a block at a
-//! time. The head is the embedding itself when the configuration ties them.
+//! time. The head is the embedding itself when the configuration ties them. Where an adapter is attached, it is part of every
+//! forward pass.
 
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::{
-    Block, CausalMask, ModelConfig, ModelError, Parameter, ParameterInfo, Precision, RmsNorm, RotaryTable,
+    Block, BlockAdapter, CausalMask, LowRank, ModelConfig, ModelError, Parameter, ParameterInfo, Precision, RmsNorm, RotaryTable, Storage,
+    adapter::Adapted,
     block::linear,
     init::initial_values,
     parameters::{parameter_infos, upload},
     rope::Rotation,
+    storage::{plain, rows},
 };
 
 /// An OpenELM with its weights.
@@ -26,6 +29,9 @@ pub struct OpenElm {
     pub norm: RmsNorm,
     /// [vocabulary, model_dim], when not tied to the embedding.
     pub classifier: Option<Tensor<2>>,
+    /// What an adapter adds to the look-up.
+    pub embedding_adapter: Option<LowRank>,
+    pub(crate) adapted: Option<Adapted>,
 }
 
 impl OpenElm {
@@ -34,7 +40,15 @@ impl OpenElm {
     /// # Errors
     /// When the configuration is impossible.
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
-        Self::build(config, device, |info| Ok(initial_values(info, config, seed)))
+        Self::init_stored(config, seed, device, Storage::F32)
+    }
+
+    /// The same, with the matrices kept as `storage` says.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init), and when the matrices cannot be kept so.
+    pub fn init_stored(config: &ModelConfig, seed: u64, device: &Device, storage: Storage) -> Result<Self, ModelError> {
+        Self::build_stored(config, device, storage, |info| Ok(initial_values(info, config, seed)))
     }
 
     /// A model with given weights; `values` is asked for each parameter once, in order.
@@ -44,12 +58,26 @@ impl OpenElm {
     pub fn build<E: From<ModelError>>(
         config: &ModelConfig,
         device: &Device,
+        values: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        Self::build_stored(config, device, Storage::F32, values)
+    }
+
+    /// As [`build`](Self::build), with the matrices kept as `storage` says: for a model that is frozen.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), and when the matrices cannot be kept so.
+    pub fn build_stored<E: From<ModelError>>(
+        config: &ModelConfig,
+        device: &Device,
+        storage: Storage,
         mut values: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         config.validate()?;
+        storage.check(device)?;
         let device = device.clone().without_autodiff();
         let infos = parameter_infos(config)?;
-        let mut reader = ParameterReader { infos: infos.iter(), values: &mut values, device: &device };
+        let mut reader = ParameterReader { infos: infos.iter(), values: &mut values, device: &device, storage };
         let token_embeddings = reader.matrix()?;
         let mut blocks = Vec::with_capacity(config.num_transformer_layers);
         for shape in config.layers()? {
@@ -68,6 +96,7 @@ impl OpenElm {
                 ffn_norm: reader.norm()?,
                 proj_1: reader.matrix()?,
                 proj_2: reader.matrix()?,
+                adapter: BlockAdapter::default(),
             });
         }
         let last_norm = reader.norm()?;
@@ -81,6 +110,8 @@ impl OpenElm {
             blocks,
             norm: last_norm,
             classifier,
+            embedding_adapter: None,
+            adapted: None,
         })
     }
 
@@ -133,11 +164,7 @@ impl OpenElm {
     ) -> Result<(), E> {
         let infos = self.infos.clone();
         for (info, parameter) in infos.iter().zip(self.parameters_mut()) {
-            let values = parameter
-                .flat()
-                .try_into_vec_as::<f32>()
-                .map_err(|error| ModelError::Read { name: info.name.clone(), reason: format!("{error:?}") })?;
-            keep(info, values)?;
+            keep(info, parameter.read(info)?)?;
         }
         Ok(())
     }
@@ -174,7 +201,13 @@ impl OpenElm {
     /// Embeddings of `ids` [batch, sequence]: [batch, sequence, model_dim].
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, sequence] = ids.dims();
-        self.token_embeddings.clone().select(0, ids.reshape([batch * sequence])).reshape([batch, sequence, self.config.model_dim])
+        let ids = ids.reshape([batch * sequence]);
+        let found = rows(&self.token_embeddings, ids.clone());
+        let found = match &self.embedding_adapter {
+            Some(low) => found + low.look_up(ids),
+            None => found,
+        };
+        found.reshape([batch, sequence, self.config.model_dim])
     }
 
     /// The table that turns hidden states into logits.
@@ -184,7 +217,7 @@ impl OpenElm {
 
     /// Logits [batch, sequence, vocabulary] of `hidden` [batch, sequence, model_dim], the output of the last block.
     pub fn logits(&self, hidden: Tensor<3>, precision: Precision) -> Tensor<3> {
-        linear(self.norm.forward(hidden), self.head(), precision)
+        linear(self.norm.forward(hidden), self.head(), None, precision)
     }
 
     /// Logits [batch, sequence, vocabulary] of `ids` [batch, sequence], positions from 0, without a cache or gradients.
@@ -205,10 +238,11 @@ struct ParameterReader<'a, F> {
     infos: std::slice::Iter<'a, ParameterInfo>,
     values: &'a mut F,
     device: &'a Device,
+    storage: Storage,
 }
 
 impl<E: From<ModelError>, F: FnMut(&ParameterInfo) -> Result<Vec<f32>, E>> ParameterReader<'_, F> {
-    fn take(&mut self) -> Result<(Tensor<1>, &[usize]), E> {
+    fn take(&mut self) -> Result<(Tensor<1>, &ParameterInfo), E> {
         let Some(info) = self.infos.next() else {
             return Err(ModelError::Missing { name: "(past the last parameter)".into() }.into());
         };
@@ -216,12 +250,13 @@ impl<E: From<ModelError>, F: FnMut(&ParameterInfo) -> Result<Vec<f32>, E>> Param
         if values.len() != info.count() {
             info.check(&[values.len()])?;
         }
-        Ok((upload(values, self.device), &info.shape))
+        Ok((upload(values, self.device), info))
     }
 
     fn matrix(&mut self) -> Result<Tensor<2>, E> {
-        let (flat, shape) = self.take()?;
-        Ok(flat.reshape([shape[0], shape[1]]))
+        let storage = self.storage;
+        let (flat, info) = self.take()?;
+        Ok(storage.keep(&info.name, flat.reshape([info.shape[0], info.shape[1]]))?)
     }
 
     fn norm(&mut self) -> Result<RmsNorm, E> {
@@ -244,6 +279,26 @@ impl Block {
             ffn_norm: self.ffn_norm.tracked(),
             proj_1: matrix(&self.proj_1),
             proj_2: matrix(&self.proj_2),
+            adapter: self.adapter.clone(),
+        }
+    }
+
+    /// The same block with matrices in f32 that stay as they are and an adapter that autodiff tracks.
+    pub fn tracked_adapter(&self) -> Self {
+        let matrix = |tensor: &Tensor<2>| plain(tensor).autodiff();
+        let norm = |norm: &RmsNorm| RmsNorm { weight: norm.weight.clone().autodiff() };
+        Self {
+            shape: self.shape,
+            gated: self.gated,
+            attn_norm: norm(&self.attn_norm),
+            qkv_proj: matrix(&self.qkv_proj),
+            q_norm: self.q_norm.as_ref().map(norm),
+            k_norm: self.k_norm.as_ref().map(norm),
+            out_proj: matrix(&self.out_proj),
+            ffn_norm: norm(&self.ffn_norm),
+            proj_1: matrix(&self.proj_1),
+            proj_2: matrix(&self.proj_2),
+            adapter: self.adapter.tracked(),
         }
     }
 

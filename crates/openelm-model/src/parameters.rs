@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
-use crate::{LayerShape, ModelConfig, ModelError};
+use crate::{LayerShape, ModelConfig, ModelError, storage::plain};
 
 /// Name and shape of one parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,18 @@ impl Parameter<'_> {
                 (**tensor).clone().reshape([rows * columns])
             }
         }
+    }
+
+    /// The values on the host, in f32; `info` names them in errors.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn read(&self, info: &ParameterInfo) -> Result<Vec<f32>, ModelError> {
+        let values = match self {
+            Self::Vector(tensor) => (**tensor).clone().try_into_vec_as::<f32>(),
+            Self::Matrix(tensor) => plain(tensor).try_into_vec_as::<f32>(),
+        };
+        values.map_err(|error| ModelError::Read { name: info.name.clone(), reason: format!("{error:?}") })
     }
 
     /// Takes this parameter's gradient, as one row, out of what a backward pass found.

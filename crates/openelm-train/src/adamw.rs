@@ -44,10 +44,10 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// Moments of zero for every parameter of `model`.
+    /// Moments of zero for every parameter of `model` that is trained.
     pub fn new(config: AdamWConfig, model: &OpenElm) -> Self {
         let zeros = |info: &ParameterInfo| Tensor::zeros([info.count()], model.device());
-        Self { config, moments: model.infos().iter().map(|info| (zeros(info), zeros(info))).collect() }
+        Self { config, moments: model.trained_infos().iter().map(|info| (zeros(info), zeros(info))).collect() }
     }
 
     /// Saved moments; `read` is asked for `exp_avg` and `exp_avg_sq` of each parameter in turn.
@@ -59,8 +59,8 @@ impl AdamW {
         model: &OpenElm,
         mut read: impl FnMut(&ParameterInfo, &'static str) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
-        let mut moments = Vec::with_capacity(model.infos().len());
-        for info in model.infos() {
+        let mut moments = Vec::with_capacity(model.trained_infos().len());
+        for info in model.trained_infos() {
             let mut moment = |kind: &'static str| -> Result<Tensor<1>, E> {
                 let values = read(info, kind)?;
                 if values.len() != info.count() {
@@ -74,7 +74,7 @@ impl AdamW {
         Ok(Self { config, moments })
     }
 
-    /// Copies the moments to the host, one at a time, in the order of `infos` (the model's).
+    /// Copies the moments to the host, one at a time, in the order of `infos` (those of the model that are trained).
     ///
     /// # Errors
     /// When the device fails, or `keep` does.
@@ -110,8 +110,8 @@ impl AdamW {
         let AdamWConfig { beta1, beta2, eps, .. } = self.config;
         let exponent = step.min(i32::MAX as u64) as i32;
         let (correction1, correction2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
-        let infos = model.infos().to_vec();
-        for (index, (info, mut parameter)) in infos.iter().zip(model.parameters_mut()).enumerate() {
+        let infos = model.trained_infos().to_vec();
+        for (index, (info, mut parameter)) in infos.iter().zip(model.trained_mut()).enumerate() {
             let (Some(gradient), Some(slot)) = (gradients.take(index), self.moments.get_mut(index)) else { continue };
             // Taken out, the old moments and values have one owner, so the device can change them in place.
             let empty = || Tensor::empty([0], &gradient.device());

@@ -4,6 +4,7 @@
 //! micro-batches, their norm, the update) is behind this one interface, so that gradients of several ranks can be added in one
 //! place. Gradients are held between [`accumulate`](Engine::accumulate) and [`update`](Engine::update).
 
+use openelm_kernels::Dropout;
 use openelm_model::{OpenElm, Precision};
 
 use crate::adamw::AdamW;
@@ -87,6 +88,25 @@ pub trait Engine: Send {
     /// As [`losses`](Engine::losses).
     fn accumulate(&mut self, model: &OpenElm, batch: &MicroBatch, scale: f64, arithmetic: &Arithmetic) -> Result<LossSums, TrainError>;
 
+    /// Σ ln p of each row's counted targets, in nats: what preference objectives compare.
+    ///
+    /// # Errors
+    /// As [`losses`](Engine::losses).
+    fn row_log_probabilities(&mut self, model: &OpenElm, batch: &MicroBatch, arithmetic: &Arithmetic) -> Result<Vec<f64>, TrainError>;
+
+    /// The same sums; `weigh` makes one weight for each row of them, and the gradient of Σ over rows of weight · sum is added to the
+    /// held gradients. The blocks run forward once. A row of weight 0 adds exactly nothing, yet its parameters have a gradient then.
+    ///
+    /// # Errors
+    /// As [`losses`](Engine::losses), and when `weigh` gives another number of weights.
+    fn accumulate_weighted(
+        &mut self,
+        model: &OpenElm,
+        batch: &MicroBatch,
+        arithmetic: &Arithmetic,
+        weigh: &mut dyn FnMut(&[f64]) -> Vec<f64>,
+    ) -> Result<Vec<f64>, TrainError>;
+
     /// The Euclidean norm of the held gradients over all parameters.
     ///
     /// # Errors
@@ -107,6 +127,30 @@ pub trait Engine: Send {
 
     /// Drops the held gradients.
     fn discard(&mut self);
+
+    /// Begins update number `step`, counted from 0, without gradients. What an adapter's dropout drops depends on the step and on how
+    /// many training passes came before in it, so that a resumed run drops the same.
+    fn begin(&mut self, step: u64);
+}
+
+/// The training passes of one update so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Passes {
+    step: u64,
+    done: u64,
+}
+
+impl Passes {
+    pub fn begin(step: u64) -> Self {
+        Self { step, done: 0 }
+    }
+
+    /// The seed of what the next pass drops, where `model` has an adapter.
+    pub fn seed(&mut self, model: &OpenElm) -> Option<u64> {
+        let number = self.done;
+        self.done += 1;
+        model.is_adapted().then(|| Dropout::seed_of(model.dropout_seed(), &[self.step, number]))
+    }
 }
 
 /// The engine for the device of `model`: the CPU kernels on Flex, burn elsewhere. With OPENELM_KERNELS=off, burn everywhere.
@@ -119,6 +163,15 @@ pub fn engine_for(model: &OpenElm) -> Result<Box<dyn Engine>, TrainError> {
         return Ok(Box::new(CpuEngine::new()?));
     }
     Ok(Box::new(BurnEngine::new(model)))
+}
+
+/// The weights that `weigh` makes of `sums`, one each.
+pub(crate) fn row_weights(sums: &[f64], weigh: &mut dyn FnMut(&[f64]) -> Vec<f64>) -> Result<Vec<f64>, TrainError> {
+    let weights = weigh(sums);
+    if weights.len() == sums.len() {
+        return Ok(weights);
+    }
+    Err(TrainError::Batch { reason: format!("{} weights for {} rows", weights.len(), sums.len()) })
 }
 
 /// Added to the norm before the division, as in PyTorch's `clip_grad_norm_`.

@@ -44,6 +44,9 @@ pub enum TrainError {
         "the optimizer state does not fit the model: {reason}\nhint: resume with the configuration that the checkpoint was written with"
     )]
     Optimizer { reason: String },
+    /// A state of the data that cannot be written down.
+    #[error("the state of the data cannot be saved: {reason}\nhint: report this, with the configuration")]
+    State { reason: String },
     /// Settings that make no run.
     #[error("{key}: {reason}\nhint: {hint}")]
     Settings { key: &'static str, reason: String, hint: String },

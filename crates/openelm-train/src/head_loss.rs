@@ -7,7 +7,7 @@
 //! scale · w · (softmax · (1 + 2 z_weight l) - onehot). CoreNet: `loss_fn/language_modeling/cross_entropy.py`.
 
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
-use openelm_model::{Precision, product};
+use openelm_model::{Precision, plain, product};
 
 /// Logits that exist at a time: 64 MiB of f32.
 const CHUNK_VALUES: usize = 16 << 20;
@@ -26,6 +26,8 @@ pub(crate) struct Backward {
     pub scale: f32,
     /// Factor of the squared log-partition.
     pub z_weight: f32,
+    /// Whether the table learns.
+    pub table: bool,
 }
 
 /// Sums over the counted targets, and gradients when they were asked for.
@@ -36,8 +38,8 @@ pub(crate) struct HeadLoss {
     pub z_sum: Tensor<1>,
     /// Rows of the table.
     pub vocabulary: usize,
-    /// By the hidden states and by the table: [tokens, model_dim], [vocabulary, model_dim]
-    pub gradients: Option<(Tensor<2>, Tensor<2>)>,
+    /// By the hidden states and by the table, where it learns: [tokens, model_dim], [vocabulary, model_dim]
+    pub gradients: Option<(Tensor<2>, Option<Tensor<2>>)>,
 }
 
 /// The loss of `hidden` [tokens, model_dim], already normed, against `table` [vocabulary, model_dim].
@@ -50,7 +52,7 @@ pub(crate) fn head_loss(
 ) -> HeadLoss {
     let [tokens, model_dim] = hidden.dims();
     let [vocabulary, _] = table.dims();
-    let device = hidden.device();
+    let (device, table) = (hidden.device(), plain(table));
     let rows = (CHUNK_VALUES / vocabulary).clamp(1, tokens.max(1));
     let mut ce_sum = Tensor::<1>::zeros([1], &device);
     let mut z_sum = Tensor::<1>::zeros([1], &device);
@@ -70,12 +72,15 @@ pub(crate) fn head_loss(
         let lse = largest + sum.clone().log(); // [length, 1]
         ce_sum = ce_sum + ((lse.clone() - target_logit) * weights.clone()).sum();
         z_sum = z_sum + (lse.clone().square() * weights.clone()).sum();
-        let Some(Backward { scale, z_weight }) = backward else { continue };
+        let Some(Backward { scale, z_weight, table: learns }) = backward else { continue };
         let weights = weights.mul_scalar(*scale);
         let slope = lse.mul_scalar(2.0 * z_weight).add_scalar(1.0);
         let by_logits = exponentials * (slope * weights.clone() / sum); // [length, vocabulary], the target's own -1 apart
         let targets = table.clone().select(0, ids.clone());
         hidden_gradients.push(product(by_logits.clone(), table.clone(), precision) - targets * weights.clone());
+        if !learns {
+            continue;
+        }
         let by_table = product(by_logits.transpose(), part.clone(), precision);
         let by_table = by_table.select_assign(0, ids, (part * weights).neg(), IndexingUpdateOp::Add);
         table_gradient = Some(match table_gradient {
@@ -83,15 +88,33 @@ pub(crate) fn head_loss(
             Some(sum) => sum + by_table,
         });
     }
-    let gradients = table_gradient.map(|table| {
+    let gradients = backward.filter(|_| tokens > 0).map(|_| {
         let hidden = match hidden_gradients.len() {
             1 => hidden_gradients.remove(0),
             0 => Tensor::zeros([0, model_dim], &device),
             _ => Tensor::cat(hidden_gradients, 0),
         };
-        (hidden, table)
+        (hidden, table_gradient)
     });
     HeadLoss { ce_sum, z_sum, vocabulary, gradients }
+}
+
+/// ln p of each of `ids` `[tokens]` of `hidden` [tokens, model_dim], already normed, under `table` [vocabulary, model_dim]: `[tokens]`
+pub(crate) fn log_probabilities(hidden: Tensor<2>, table: &Tensor<2>, ids: &[i32], precision: Precision) -> Tensor<1> {
+    let [tokens, _] = hidden.dims();
+    let [vocabulary, _] = table.dims();
+    let (device, table) = (hidden.device(), plain(table));
+    let rows = (CHUNK_VALUES / vocabulary).clamp(1, tokens.max(1));
+    let mut parts = Vec::new();
+    for start in (0..tokens).step_by(rows) {
+        let length = rows.min(tokens - start);
+        let part_ids = Tensor::<2, Int>::from_data(TensorData::new(ids[start..start + length].to_vec(), [length, 1]), &device);
+        let logits = product(hidden.clone().narrow(0, start, length), table.clone().transpose(), precision); // [length, vocabulary]
+        let largest = logits.clone().max_dim(1);
+        let lse = largest.clone() + (logits.clone() - largest).exp().sum_dim(1).log(); // [length, 1]
+        parts.push((logits.gather(1, part_ids) - lse).reshape([length]));
+    }
+    if parts.is_empty() { Tensor::zeros([0], &device) } else { Tensor::cat(parts, 0) }
 }
 
 /// Host values as [length, 1].
@@ -131,9 +154,10 @@ mod tests {
         let targets = Targets { ids: vec![0, 6, 3, 0, 6], weights: vec![1.0, 1.0, 0.0, 1.0, 1.0] };
         let device = Device::flex();
         let tensor = |values: &[f32], rows: usize| Tensor::<2>::from_data(TensorData::new(values.to_vec(), [rows, width]), &device);
-        let backward = Backward { scale: 0.25, z_weight: 0.1 };
+        let backward = Backward { scale: 0.25, z_weight: 0.1, table: true };
         let loss = head_loss(tensor(&hidden, tokens), &tensor(&table, vocabulary), &targets, Some(&backward), Precision::F32);
         let (by_hidden, by_table) = loss.gradients.unwrap();
+        let by_table = by_table.unwrap();
         let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
         let (hidden, table) = (wide(&hidden), wide(&table));
         let evaluate = |h: &[f64], t: &[f64]| objective(h, t, &targets, width, 0.25, 0.1);

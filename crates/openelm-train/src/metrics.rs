@@ -7,19 +7,63 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::TrainError;
 
+/// Named numbers of an objective, in the order in which they are logged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics(Vec<(&'static str, Number)>);
+
+/// A number of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Number {
+    Real(f64),
+    Count(u64),
+}
+
+impl Metrics {
+    /// Adds a measured value.
+    pub fn real(&mut self, name: &'static str, value: f64) {
+        self.0.push((name, Number::Real(value)));
+    }
+
+    /// Adds a number of things, which the TensorBoard log leaves out.
+    pub fn count(&mut self, name: &'static str, value: u64) {
+        self.0.push((name, Number::Count(value)));
+    }
+
+    /// The measured values.
+    pub fn reals(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+        self.0.iter().filter_map(|(name, number)| match number {
+            Number::Real(value) => Some((*name, *value)),
+            Number::Count(_) => None,
+        })
+    }
+
+    /// The measured value of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.reals().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+}
+
+impl Serialize for Metrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, number)| (name, number)))
+    }
+}
+
 /// What one update was like.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepRecord {
     /// Updates done, this one included.
     pub step: u64,
-    /// Cross entropy plus z-loss, mean over the update's targets.
+    /// What the update made smaller.
     pub loss: f64,
-    pub ce_loss: f64,
-    pub z_loss: f64,
+    /// What the objective says of it: for pretraining `ce_loss` and `z_loss`, whose sum is the loss.
+    #[serde(flatten)]
+    pub metrics: Metrics,
     /// Before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
@@ -30,17 +74,16 @@ pub struct StepRecord {
     pub data_wait_seconds: f64,
 }
 
-/// The loss on held-out text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The loss on held-out examples.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ValidationRecord {
     /// Updates done.
     pub step: u64,
-    /// Mean cross entropy in nats a token.
+    /// For text the mean cross entropy in nats a token.
     pub validation_loss: f64,
-    /// exp of it.
-    pub perplexity: f64,
-    /// Targets that it is a mean of.
-    pub validation_tokens: u64,
+    /// What the objective says of it: for text `perplexity` and `validation_tokens`, the targets that the loss is a mean of.
+    #[serde(flatten)]
+    pub metrics: Metrics,
 }
 
 /// The log of a run, open for writing.
@@ -117,15 +160,21 @@ mod tests {
     fn lines_after_the_checkpoint_and_a_cut_line_are_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let record = |step| ValidationRecord { step, validation_loss: 1.5, perplexity: 4.5, validation_tokens: 8 };
+        let record = |step| {
+            let mut metrics = Metrics::default();
+            metrics.real("perplexity", 4.5);
+            metrics.count("validation_tokens", 8);
+            ValidationRecord { step, validation_loss: 1.5, metrics }
+        };
         let mut log = MetricsLog::open(folder.path(), 0).unwrap();
         (1..=4).for_each(|step| log.write(&record(step)).unwrap());
         log.file.write_all(b"{\"step\": 2, \"los").unwrap();
         let mut log = MetricsLog::open(folder.path(), 2).unwrap();
         log.write(&record(3)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let found: Vec<ValidationRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(found, [record(1), record(2), record(3)]);
+        let line = |step| format!("{{\"step\":{step},\"validation_loss\":1.5,\"perplexity\":4.5,\"validation_tokens\":8}}\n");
+        assert_eq!(text, (1..=3).map(line).collect::<String>());
+        assert_eq!((record(1).metrics.get("perplexity"), record(1).metrics.get("validation_tokens")), (Some(4.5), None));
         std::fs::write(&path, "{\"step\": 1}\nnonsense\n").unwrap();
         let error = MetricsLog::open(folder.path(), 9).unwrap_err().to_string();
         assert!(error.contains("metrics.jsonl, line 2"), "{error}");

@@ -8,6 +8,9 @@ use openelm_data::{Batch, Sequence};
 
 use crate::error::TrainError;
 
+/// An id that no vocabulary has.
+const NO_TARGET: u32 = u32::MAX;
+
 /// Inputs and targets of some sequences, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MicroBatch {
@@ -21,6 +24,8 @@ pub struct MicroBatch {
     padding_id: u32,
     /// Where documents begin in each row, when attention stays inside them.
     documents: Option<Vec<Vec<u32>>>,
+    /// For each row an earlier one that may begin with the same tokens.
+    siblings: Vec<Option<usize>>,
 }
 
 impl MicroBatch {
@@ -44,7 +49,52 @@ impl MicroBatch {
             sequence,
             padding_id,
             documents: None,
+            siblings: Vec::new(),
         })
+    }
+
+    /// Rows of tokens of which only some are learnt: `rows` are a sequence's tokens, and for each of them whether it counts as a
+    /// target. Rows are filled up to the longest one, so that padding stands behind everything that counts. A first token is no target.
+    ///
+    /// # Errors
+    /// When there are no rows, a row has fewer than two tokens or another number of flags, or a token is outside `vocab_size`.
+    pub fn of_targets<'a>(rows: impl IntoIterator<Item = (&'a [u32], &'a [bool])>, vocab_size: usize) -> Result<Self, TrainError> {
+        let rows: Vec<_> = rows.into_iter().collect();
+        let sequence = rows.iter().map(|(tokens, _)| tokens.len()).max().unwrap_or(0).saturating_sub(1);
+        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+        for (tokens, counts) in &rows {
+            if tokens.len() < 2 || tokens.len() != counts.len() {
+                return Err(TrainError::Batch { reason: format!("a row of {} tokens with {} flags", tokens.len(), counts.len()) });
+            }
+            if let Some(bad) = tokens.iter().find(|id| **id as usize >= vocab_size) {
+                return Err(TrainError::Batch { reason: format!("token id {bad} is outside the vocabulary of {vocab_size} rows") });
+            }
+            let padding = sequence + 1 - tokens.len();
+            inputs.extend(&tokens[..tokens.len() - 1]);
+            inputs.extend(std::iter::repeat_n(NO_TARGET, padding));
+            targets.extend(tokens.iter().zip(*counts).skip(1).map(|(id, counts)| if *counts { *id } else { NO_TARGET }));
+            targets.extend(std::iter::repeat_n(NO_TARGET, padding));
+        }
+        if sequence == 0 {
+            return Err(TrainError::Batch { reason: "no rows".into() });
+        }
+        Ok(Self { inputs, targets, batch: rows.len(), sequence, padding_id: NO_TARGET, documents: None, siblings: Vec::new() })
+    }
+
+    /// Says that the second half of the rows begin as the first half do, row by row: two answers to one prompt. What both have alike
+    /// need not be computed twice.
+    pub fn with_siblings(mut self) -> Self {
+        let half = self.batch / 2;
+        self.siblings = (0..self.batch).map(|row| row.checked_sub(half).filter(|_| half > 0)).collect();
+        self
+    }
+
+    /// The sibling of row `row`, and how many inputs both begin with.
+    pub(crate) fn shared_with(&self, row: usize) -> Option<(usize, usize)> {
+        let sibling = self.siblings.get(row).copied().flatten()?;
+        let inputs = |row: usize| self.inputs.get(row * self.sequence..row * self.sequence + self.row_length(row)).unwrap_or_default();
+        let alike = inputs(sibling).iter().zip(inputs(row)).take_while(|(a, b)| a == b).count();
+        (alike > 0).then_some((sibling, alike))
     }
 
     /// Keeps attention inside documents, which begin at `boundaries` (for each row, ascending indexes into its tokens): positions
@@ -120,6 +170,12 @@ impl MicroBatch {
         self.sequence
     }
 
+    /// Positions of row `row` before what only fills it up.
+    pub(crate) fn row_length(&self, row: usize) -> usize {
+        let inputs = self.inputs.get(row * self.sequence..(row + 1) * self.sequence).unwrap_or_default();
+        inputs.iter().rposition(|id| *id != NO_TARGET).map_or(0, |last| last + 1)
+    }
+
     /// Targets, padding included.
     pub fn positions(&self) -> usize {
         self.targets.len()
@@ -181,6 +237,20 @@ mod tests {
         assert_eq!(batch.targets(), (vec![5, 6, 2, 7, 0, 0], vec![1.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
         assert_eq!(batch.learning_inputs(Some(9)), Some(vec![1.0, 1.0, 1.0, 1.0, 1.0, 0.0]));
         assert_eq!(batch.learning_inputs(Some(8)), None);
+    }
+
+    #[test]
+    fn rows_with_targets_of_their_own_are_padded() {
+        let rows: [(&[u32], &[bool]); 2] = [(&[1, 5, 6, 2], &[true, false, true, true]), (&[1, 7], &[false, true])];
+        let batch = MicroBatch::of_targets(rows, 9).unwrap();
+        assert_eq!((batch.batch(), batch.sequence(), batch.target_count()), (2, 3, 3));
+        assert_eq!(batch.input_rows(9), [1, 5, 6, 1, 0, 0]);
+        assert_eq!((batch.row_length(0), batch.row_length(1)), (3, 1));
+        assert_eq!(batch.targets(), (vec![0, 6, 2, 7, 0, 0], vec![0.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
+        for (tokens, flags) in [(&[1][..], &[true][..]), (&[1, 2], &[true]), (&[1, 9], &[true, true])] {
+            assert!(MicroBatch::of_targets([(tokens, flags)], 9).is_err());
+        }
+        assert!(MicroBatch::of_targets([], 9).is_err());
     }
 
     #[test]

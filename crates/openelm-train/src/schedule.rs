@@ -1,7 +1,8 @@
 //! The learning rate as a pure function of the step: linear warm-up, then half a cosine (CoreNet
 //! `optims/scheduler/cosine.py` with `is_iteration_based: true`).
 //!
-//! What must stay true: no state, so that a resumed run has the same rates; rounded to eight decimals, as CoreNet does.
+//! What must stay true: no state, so that a resumed run has the same rates; rounded as far as the schedule says: CoreNet rounds to eight
+//! decimals, which is coarse for the small rates of fine-tuning.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,8 @@ pub struct Schedule {
     pub min_lr: f64,
     /// CoreNet's `max_iterations`: the cosine ends one step after it.
     pub max_iterations: u64,
+    /// Decimals that rates are rounded to; `None`: not at all.
+    pub decimals: Option<usize>,
 }
 
 impl Schedule {
@@ -33,13 +36,16 @@ impl Schedule {
             let angle = std::f64::consts::PI * done as f64 / length as f64;
             self.min_lr + 0.5 * (self.max_lr - self.min_lr) * (1.0 + angle.cos())
         };
-        round_to_eight(rate.max(0.0))
+        self.decimals.map_or(rate.max(0.0), |decimals| round(rate.max(0.0), decimals))
     }
 }
 
-/// Python's `round(value, 8)`: the decimal nearest to the exact binary value, which Rust's formatting gives as well.
-fn round_to_eight(value: f64) -> f64 {
-    format!("{value:.8}").parse().unwrap_or(value)
+/// CoreNet's rounding.
+pub const CORENET_DECIMALS: usize = 8;
+
+/// Python's `round(value, decimals)`: the decimal nearest to the exact binary value, which Rust's formatting gives as well.
+fn round(value: f64, decimals: usize) -> f64 {
+    format!("{value:.decimals$}").parse().unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -48,7 +54,8 @@ mod tests {
 
     #[test]
     fn ends_and_beyond() {
-        let schedule = Schedule { warmup_init_lr: 1e-6, warmup_steps: 10, max_lr: 1e-2, min_lr: 1e-3, max_iterations: 99 };
+        let schedule =
+            Schedule { warmup_init_lr: 1e-6, warmup_steps: 10, max_lr: 1e-2, min_lr: 1e-3, max_iterations: 99, decimals: Some(8) };
         assert_eq!(schedule.rate(0), 1e-6);
         assert_eq!(schedule.rate(10), 1e-2);
         assert_eq!(schedule.rate(100), 1e-3);
@@ -57,9 +64,23 @@ mod tests {
         assert!(rates[..11].is_sorted() && rates[10..].is_sorted_by(|a, b| a >= b));
     }
 
+    /// transformers' `get_cosine_schedule_with_warmup` over 100 updates of which 10 are warm-up.
+    #[test]
+    fn transformers_cosine_without_rounding() {
+        let schedule = Schedule { warmup_init_lr: 0.0, warmup_steps: 10, max_lr: 2e-5, min_lr: 0.0, max_iterations: 99, decimals: None };
+        for step in 0..100 {
+            let expected = if step < 10 {
+                2e-5 * step as f64 / 10.0
+            } else {
+                2e-5 * 0.5 * (1.0 + (std::f64::consts::PI * (step - 10) as f64 / 90.0).cos())
+            };
+            assert!((schedule.rate(step) - expected).abs() < 1e-18, "{step}");
+        }
+    }
+
     #[test]
     fn a_schedule_of_warm_up_alone_stays_finite() {
-        let schedule = Schedule { warmup_init_lr: 0.0, warmup_steps: 5, max_lr: 1.0, min_lr: 0.1, max_iterations: 4 };
+        let schedule = Schedule { warmup_init_lr: 0.0, warmup_steps: 5, max_lr: 1.0, min_lr: 0.1, max_iterations: 4, decimals: Some(8) };
         assert_eq!(schedule.rate(5), 1.0);
         assert_eq!(schedule.rate(6), 0.1);
     }

@@ -64,7 +64,8 @@ impl TrainSettings {
         Ok(self.global_batch / world)
     }
 
-    pub(crate) fn arithmetic(&self) -> Arithmetic {
+    /// What an engine computes with.
+    pub fn arithmetic(&self) -> Arithmetic {
         Arithmetic { precision: self.precision, recompute: self.recompute, z_loss: self.z_loss, padding_in_z: self.corenet_z_loss }
     }
 }

@@ -45,15 +45,15 @@ impl EventLog {
         Ok(log)
     }
 
-    /// Writes values of one step.
+    /// Writes values of one step, as `group/name`.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn write(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), TrainError> {
-        for (tag, value) in values {
+    pub fn write<'a>(&mut self, step: u64, group: &str, values: impl IntoIterator<Item = (&'a str, f64)>) -> Result<(), TrainError> {
+        for (name, value) in values {
             let mut event = Event::new();
             event.set_step(step as i64);
-            event.set_summary(scalar(tag, *value as f32));
+            event.set_summary(scalar(&format!("{group}/{name}"), value as f32));
             self.append(event)?;
         }
         self.writer.flush().map_err(|source| self.fault(source))
@@ -83,7 +83,7 @@ mod tests {
     fn events_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = EventLog::create(folder.path()).unwrap();
-        log.write(7, &[("loss", 2.5), ("learning_rate", 1e-3)]).unwrap();
+        log.write(7, "train", [("loss", 2.5), ("learning_rate", 1e-3)]).unwrap();
         let second = EventLog::create(folder.path()).unwrap();
         assert_ne!(second.path, log.path);
         let bytes = std::fs::read(&log.path).unwrap();
@@ -97,6 +97,6 @@ mod tests {
             }
             rest = &rest[16 + length..];
         }
-        assert_eq!(found, [(7, "loss".into(), 2.5), (7, "learning_rate".into(), 1e-3)]);
+        assert_eq!(found, [(7, "train/loss".into(), 2.5), (7, "train/learning_rate".into(), 1e-3)]);
     }
 }

@@ -1,6 +1,6 @@
-//! A pretraining run, from its first update or from a checkpoint to its last.
+//! A run of any objective, from its first update or from a checkpoint to its last.
 //!
-//! What must stay true: model, optimizer, loader state and the counters are the whole state, and all of it is in each
+//! What must stay true: model, optimizer, the objective's state and the counters are the whole state, and all of it is in each
 //! checkpoint, so that a resumed run is the uninterrupted one bit for bit on a deterministic device. A stop that was asked for
 //! takes effect between two updates and writes a checkpoint.
 
@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use openelm_checkpoint::{Checkpoint, CheckpointError, Draft, Manifest, RunFolder, moment_name};
-use openelm_data::{Loader, LoaderState};
+use openelm_checkpoint::{Checkpoint, Draft, Manifest, RunFolder, moment_name};
 use openelm_model::{OpenElm, ParameterInfo};
 use serde_json::Value;
 
 use crate::adamw::{AdamW, MOMENTS};
-use crate::engine::{Engine, LossSums, engine_for};
+use crate::engine::{Engine, engine_for};
 use crate::error::TrainError;
 use crate::metrics::{MetricsLog, StepRecord, ValidationRecord};
-use crate::micro_batch::MicroBatch;
+use crate::objective::Objective;
 use crate::settings::TrainSettings;
-use crate::step::train_step;
+use crate::step::apply_gradients;
 use crate::tensorboard::EventLog;
 
 /// Told what happens during a run; does nothing by default.
@@ -63,8 +62,7 @@ pub struct Trainer {
     model: OpenElm,
     optimizer: AdamW,
     engine: Box<dyn Engine>,
-    loader: Loader,
-    validation: Vec<MicroBatch>,
+    objective: Box<dyn Objective>,
     /// Updates done.
     step: u64,
     /// Targets seen.
@@ -75,10 +73,12 @@ pub struct Trainer {
     good: Option<(u64, std::path::PathBuf)>,
     metrics: MetricsLog,
     events: Option<EventLog>,
+    /// PEFT's configuration of the adapter that is trained.
+    adapter: Option<Value>,
 }
 
 impl Trainer {
-    /// A run at its beginning, or where `checkpoint` stood: then `model` must have its weights and `loader` its state.
+    /// A run at its beginning, or where `checkpoint` stood: then `model` must have its weights and `objective` its state.
     ///
     /// # Errors
     /// When the optimizer state does not fit, or the logs cannot be opened.
@@ -88,8 +88,7 @@ impl Trainer {
         facts: RunFacts,
         folder: RunFolder,
         model: OpenElm,
-        loader: Loader,
-        validation: Vec<MicroBatch>,
+        objective: Box<dyn Objective>,
         checkpoint: Option<&Checkpoint>,
         tensorboard: bool,
     ) -> Result<Self, TrainError> {
@@ -108,7 +107,28 @@ impl Trainer {
         let metrics = MetricsLog::open(folder.path(), step)?;
         let events = tensorboard.then(|| EventLog::create(&folder.path().join("tensorboard"))).transpose()?;
         let saved = checkpoint.map(|checkpoint| (step, checkpoint.path().to_owned()));
-        Ok(Self { settings, facts, folder, model, optimizer, engine, loader, validation, step, tokens, saved, good: None, metrics, events })
+        Ok(Self {
+            settings,
+            facts,
+            folder,
+            model,
+            optimizer,
+            engine,
+            objective,
+            step,
+            tokens,
+            saved,
+            good: None,
+            metrics,
+            events,
+            adapter: None,
+        })
+    }
+
+    /// Checkpoints hold the model's adapter with this configuration (PEFT's), and not its base.
+    pub fn saving_adapter(mut self, config: Value) -> Self {
+        self.adapter = Some(config);
+        self
     }
 
     /// Trains until all updates are done or `stop` is set.
@@ -116,27 +136,26 @@ impl Trainer {
     /// # Errors
     /// What stopped the run. Everything up to the last checkpoint is kept.
     pub fn run(&mut self, observer: &mut dyn Observer, stop: &Arc<AtomicBool>) -> Result<Ended, TrainError> {
-        let rank_batch = self.settings.rank_batch(1)?;
+        self.settings.rank_batch(1)?;
         while self.step < self.settings.steps {
             if stop.load(Ordering::Relaxed) {
                 self.save(observer)?;
                 return Ok(Ended::Stopped);
             }
-            let record = self.update(rank_batch)?;
+            let record = self.update()?;
             if self.step.is_multiple_of(self.settings.log_every.max(1)) || self.step == self.settings.steps {
                 self.metrics.write(&record)?;
                 if let Some(events) = &mut self.events {
-                    let values = [
-                        ("train/loss", record.loss),
-                        ("train/ce_loss", record.ce_loss),
-                        ("train/z_loss", record.z_loss),
-                        ("train/grad_norm", record.grad_norm),
-                        ("train/learning_rate", record.learning_rate),
-                        ("train/tokens", record.tokens as f64),
-                        ("train/tokens_per_second", record.tokens_per_second),
-                        ("train/data_wait_seconds", record.data_wait_seconds),
+                    let own = record.metrics.reals();
+                    let rest = [
+                        ("grad_norm", record.grad_norm),
+                        ("learning_rate", record.learning_rate),
+                        ("tokens", record.tokens as f64),
+                        ("tokens_per_second", record.tokens_per_second),
+                        ("data_wait_seconds", record.data_wait_seconds),
                     ];
-                    events.write(self.step, &values)?;
+                    let values = [("loss", record.loss)].into_iter().chain(own).chain(rest);
+                    events.write(self.step, "train", values)?;
                 }
                 observer.step(&record);
             }
@@ -153,42 +172,37 @@ impl Trainer {
         Ok(Ended::Finished)
     }
 
-    fn update(&mut self, rank_batch: usize) -> Result<StepRecord, TrainError> {
+    fn update(&mut self) -> Result<StepRecord, TrainError> {
         let begin = Instant::now();
-        let waited = self.loader.wait_seconds();
-        let batch = self.loader.next_batch(rank_batch)?;
-        let batches = MicroBatch::cut(&batch, self.settings.micro_batch, self.model.config().vocab_size)?;
-        let outcome = train_step(&mut *self.engine, &mut self.model, &mut self.optimizer, &batches, self.step, &self.settings);
-        let outcome = outcome.map_err(|error| self.with_last_checkpoint(error))?;
+        let waited = self.objective.wait_seconds();
+        self.engine.begin(self.step);
+        let losses = self.objective.accumulate(&mut *self.engine, &self.model, &self.settings);
+        let losses = losses.map_err(|error| self.with_last_checkpoint(error))?;
+        let applied = apply_gradients(&mut *self.engine, &mut self.model, &mut self.optimizer, losses.loss, self.step, &self.settings);
+        let applied = applied.map_err(|error| self.with_last_checkpoint(error))?;
         self.good.clone_from(&self.saved);
         self.step += 1;
-        self.tokens += outcome.losses.targets;
+        self.tokens += losses.targets;
         Ok(StepRecord {
             step: self.step,
-            loss: outcome.ce_loss + outcome.z_loss,
-            ce_loss: outcome.ce_loss,
-            z_loss: outcome.z_loss,
-            grad_norm: outcome.grad_norm,
-            learning_rate: outcome.learning_rate,
+            loss: losses.loss,
+            metrics: losses.metrics,
+            grad_norm: applied.grad_norm,
+            learning_rate: applied.learning_rate,
             tokens: self.tokens,
-            tokens_per_second: outcome.losses.targets as f64 / begin.elapsed().as_secs_f64(),
-            data_wait_seconds: self.loader.wait_seconds() - waited,
+            tokens_per_second: losses.targets as f64 / begin.elapsed().as_secs_f64(),
+            data_wait_seconds: self.objective.wait_seconds() - waited,
         })
     }
 
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        if self.validation.is_empty() {
-            return Ok(());
-        }
-        let mut sums = LossSums::default();
-        for batch in &self.validation {
-            sums.add(self.engine.losses(&self.model, batch, &self.settings.arithmetic())?);
-        }
-        let loss = sums.ce_loss();
-        let record = ValidationRecord { step: self.step, validation_loss: loss, perplexity: loss.exp(), validation_tokens: sums.targets };
+        let found = self.objective.validate(&mut *self.engine, &self.model, &self.settings);
+        let Some(found) = found.map_err(|error| self.with_last_checkpoint(error))? else { return Ok(()) };
+        let record = ValidationRecord { step: self.step, validation_loss: found.loss, metrics: found.metrics };
         self.metrics.write(&record)?;
         if let Some(events) = &mut self.events {
-            events.write(self.step, &[("validation/loss", record.validation_loss), ("validation/perplexity", record.perplexity)])?;
+            let values = [("loss", record.validation_loss)].into_iter().chain(record.metrics.reals());
+            events.write(self.step, "validation", values)?;
         }
         observer.validation(&record);
         Ok(())
@@ -199,11 +213,7 @@ impl Trainer {
         if self.saved.as_ref().is_some_and(|(step, _)| *step == self.step) {
             return Ok(());
         }
-        let data = serde_json::to_value(self.loader.state()).map_err(|error| TrainError::Log {
-            path: self.folder.path().to_owned(),
-            action: "writing the loader's state",
-            source: error.into(),
-        })?;
+        let data = self.objective.state()?;
         let manifest = Manifest {
             version: Manifest::VERSION,
             program: self.facts.program.clone(),
@@ -216,10 +226,13 @@ impl Trainer {
             config: self.facts.config.clone(),
             files: Vec::new(),
         };
-        let infos = self.model.infos().to_vec();
-        let (model, optimizer) = (&mut self.model, &self.optimizer);
+        let infos = self.model.trained_infos().to_vec();
+        let (model, optimizer, adapter) = (&mut self.model, &self.optimizer, &self.adapter);
         let path = self.folder.save(manifest, |draft: &mut Draft| -> Result<(), TrainError> {
-            draft.weights(model)?;
+            match adapter {
+                Some(config) => draft.adapter(model, config)?,
+                None => draft.weights(model)?,
+            }
             draft.optimizer(&moments_of(&infos), |write| {
                 optimizer.read(&infos, |info, kind, values| Ok(write(&moment_name(kind, &info.name), &values)?))
             })
@@ -275,20 +288,6 @@ impl Trainer {
     pub fn into_model(self) -> OpenElm {
         self.model
     }
-}
-
-/// The loader's state in a checkpoint.
-///
-/// # Errors
-/// When the manifest holds no such state.
-pub fn loader_state(checkpoint: &Checkpoint) -> Result<LoaderState, TrainError> {
-    serde_json::from_value(checkpoint.manifest().data.clone()).map_err(|error| {
-        TrainError::Checkpoint(CheckpointError::Damaged {
-            path: checkpoint.path().to_owned(),
-            reason: format!("its manifest holds no loader state: {error}"),
-            hint: "resume from an older checkpoint".into(),
-        })
-    })
 }
 
 fn moments_of(infos: &[ParameterInfo]) -> Vec<(String, Vec<usize>)> {

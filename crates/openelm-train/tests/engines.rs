@@ -138,3 +138,52 @@ fn documents_are_masked_alike() {
     let batches = [masked(2, 21, &[vec![0, 5, 6, 19], vec![0, 11]]), masked(1, 8, &[vec![3]])];
     compare(&model(|_| {}), &batches, arithmetic(Precision::F32, false), 1e-4);
 }
+
+/// Sums of log-probabilities, and gradients of a weighted sum of them, are the same, with rows that weigh nothing.
+#[test]
+fn weighted_log_probabilities() {
+    let rows: Vec<(Vec<u32>, Vec<bool>)> = (0..4)
+        .map(|row| ((0..7 + 3 * row).map(|at| ((at * 31 + row) % 67) as u32).collect(), (0..7 + 3 * row).map(|at| at > 3).collect()))
+        .collect();
+    let batch = MicroBatch::of_targets(rows.iter().map(|(ids, counts)| (&ids[..], &counts[..])), VOCABULARY).unwrap();
+    let all = [0.5, 0.0, -0.25, 1.5];
+    // The same rows twice over, the second time with other endings: siblings share their beginnings.
+    let endings = rows[..2].iter().map(|(ids, counts)| {
+        let other: Vec<u32> = ids.iter().enumerate().map(|(at, id)| if at > 4 { (id + 5) % 67 } else { *id }).chain([3, 4]).collect();
+        (other, counts.iter().copied().chain([true, true]).collect::<Vec<bool>>())
+    });
+    let family: Vec<(Vec<u32>, Vec<bool>)> = rows[..2].iter().cloned().chain(endings).collect();
+    let family = MicroBatch::of_targets(family.iter().map(|(ids, counts)| (&ids[..], &counts[..])), VOCABULARY).unwrap().with_siblings();
+    for (change, recompute, batch) in [(0, false, &batch), (1, true, &batch), (0, false, &family), (1, true, &family)] {
+        let model = model(|config| config.share_input_output_layers = change == 0);
+        let arithmetic = Arithmetic { z_loss: 0.0, ..arithmetic(Precision::F32, recompute) };
+        let (mut burn, mut cpu) = (BurnEngine::new(&model), CpuEngine::new().unwrap());
+        let engines: [&mut dyn Engine; 2] = [&mut burn, &mut cpu];
+        let found = engines.map(|engine| {
+            let alone = engine.row_log_probabilities(&model, batch, &arithmetic).unwrap();
+            let mut gradients = Vec::new();
+            for weights in [[0.0; 4], all] {
+                let sums = engine
+                    .accumulate_weighted(&model, batch, &arithmetic, &mut |sums| {
+                        assert_eq!(sums.len(), 4);
+                        weights.to_vec()
+                    })
+                    .unwrap();
+                assert!(sums.iter().zip(&alone).all(|(sum, alone)| (sum - alone).abs() < 1e-4 * alone.abs()), "{sums:?} {alone:?}");
+                let read = |index| engine.gradient(index).unwrap().unwrap();
+                gradients.push((0..model.infos().len()).map(read).collect::<Vec<_>>());
+            }
+            assert!(gradients[0].iter().flatten().all(|value| *value == 0.0));
+            (alone, gradients.remove(1))
+        });
+        let [(sums, gradients), (other_sums, other_gradients)] = found;
+        assert!(sums.iter().zip(&other_sums).all(|(a, b)| (a / b - 1.0).abs() < 1e-5), "{sums:?} {other_sums:?}");
+        for (index, info) in model.infos().iter().enumerate() {
+            let difference = apart(&gradients[index], &other_gradients[index]) / largest(&gradients[index]);
+            assert!(difference < 1e-4, "gradient of {}: {difference}", info.name);
+        }
+    }
+    assert!(
+        CpuEngine::new().unwrap().accumulate_weighted(&model(|_| {}), &batch, &arithmetic(Precision::F32, false), &mut |_| vec![]).is_err()
+    );
+}

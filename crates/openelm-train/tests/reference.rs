@@ -14,7 +14,14 @@ fn learning_rates_are_corenets() {
     let Some(folder) = reference() else { return };
     let file = json(&folder.join("schedule.json"));
     for (size, max_lr) in [("270M", 0.0053), ("450M", 0.0039), ("1_1B", 0.0024), ("3B", 0.0012)] {
-        let schedule = Schedule { warmup_init_lr: 1e-6, warmup_steps: 5000, max_lr, min_lr: max_lr / 10.0, max_iterations: 350_000 };
+        let schedule = Schedule {
+            warmup_init_lr: 1e-6,
+            warmup_steps: 5000,
+            max_lr,
+            min_lr: max_lr / 10.0,
+            max_iterations: 350_000,
+            decimals: Some(8),
+        };
         let points = file[size].as_object().unwrap();
         assert!(points.len() > 10);
         for (step, rate) in points {
@@ -106,7 +113,14 @@ fn every_step_of_corenets_run_is_followed() {
         z_loss: 1e-4,
         corenet_z_loss: true,
         optimizer: AdamWConfig::default(),
-        schedule: Schedule { warmup_init_lr: 1e-6, warmup_steps: 8, max_lr: 0.0053, min_lr: 0.00053, max_iterations: 40 },
+        schedule: Schedule {
+            warmup_init_lr: 1e-6,
+            warmup_steps: 8,
+            max_lr: 0.0053,
+            min_lr: 0.00053,
+            max_iterations: 40,
+            decimals: Some(8),
+        },
         validate_every: 0,
         checkpoint_every: 0,
         keep_last: 1,

@@ -1,17 +1,21 @@
 //! The command line.
 
+mod adapter;
 mod bench;
 mod data;
 mod serve;
+mod finetune;
 mod weights;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use adapter::*;
 pub use bench::*;
 pub use data::*;
 pub use serve::*;
+pub use finetune::*;
 pub use weights::*;
 
 /// OpenELM: pretraining, export and generation in one program.
@@ -26,6 +30,11 @@ pub struct Arguments {
 pub enum Command {
     /// Train a model from a configuration file.
     Train(TrainArguments),
+    /// Tune weights on conversations or preferences, from a configuration file.
+    Finetune(FinetuneArguments),
+    /// Fuse and inspect adapters.
+    #[command(subcommand)]
+    Adapter(AdapterCommand),
     /// Show the layer-wise allocation of a configuration and what a run costs.
     Params(ParamsArguments),
     /// Look at training data.

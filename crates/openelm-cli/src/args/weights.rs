@@ -97,6 +97,9 @@ pub struct ImportArguments {
 pub struct GenerateArguments {
     /// Run folder, checkpoint, Hugging Face or MLX folder, GGUF or CoreNet .pt file.
     pub weights: PathBuf,
+    /// An adapter to add to the weights: a folder of PEFT's, a checkpoint, or a run that trains one.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
     /// Text to continue; standard input when left out.
     #[arg(long)]
     pub prompt: Option<String>,
@@ -145,6 +148,9 @@ pub struct GenerateArguments {
 pub struct EvalArguments {
     /// Run folder, checkpoint, Hugging Face or MLX folder, GGUF or CoreNet .pt file.
     pub weights: PathBuf,
+    /// An adapter to add to the weights: a folder of PEFT's, a checkpoint, or a run that trains one.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
     /// Tasks, suites (zero_shot, openllm, llm360) or task files, with commas between.
     #[arg(long, value_delimiter = ',')]
     pub tasks: Vec<String>,

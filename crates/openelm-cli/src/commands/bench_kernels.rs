@@ -191,7 +191,7 @@ fn head(bench: &Bench, tokens: usize) -> Result<()> {
     for precision in [Precision::Bf16, Precision::F32] {
         let flops = 6.0 * (tokens * vocabulary * DIM) as f64;
         bench.time("head_loss", &format!("{tokens}x{vocabulary}x{DIM}"), precision, flops, || {
-            let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: &mut d_table, accumulate: false };
+            let gradients = HeadGradients { d_hidden: &mut d_hidden, d_table: Some(&mut d_table), accumulate: false };
             head_loss(cpu, precision, Values::F32(&hidden), &table, DIM, &targets, settings, Some(gradients)).map(drop)
         })?;
     }

@@ -4,11 +4,11 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use openelm_checkpoint::Weights;
 use openelm_eval::{Asked, Encoding, Report, Task, TaskOptions, TaskResult, evaluate, find_tasks, html, published, read_texts, rolling};
 use openelm_infer::{DecoderScorer, HostDecoder, ModelScorer, TokenScorer};
 use openelm_model::open_device;
 
+use super::adapter::open_weights;
 use super::decoder::{decode_precision, open_decoder};
 use super::tokenizer_of;
 use crate::args::EvalArguments;
@@ -26,7 +26,7 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
         std::fs::create_dir_all(out).with_context(|| format!("{}: making the folder failed\nhint: check the path", out.display()))?;
     }
     let device = open_device(&arguments.decoder.device)?;
-    let weights = Weights::open(&arguments.weights)?;
+    let weights = open_weights(&arguments.weights, arguments.adapter.as_deref())?;
     let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
         bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
     };

@@ -10,6 +10,7 @@ use openelm_export::{
 };
 use openelm_tokenizer::Tokenizer;
 
+use super::adapter::open_weights;
 use super::tokenizer_of;
 use crate::args::{ExportArguments, Format, Quantize, StoredDtype};
 use crate::config::RunConfig;
@@ -18,7 +19,7 @@ use crate::convert::train_settings;
 /// Runs `openelm export`.
 pub(super) fn export(arguments: &ExportArguments) -> Result<()> {
     check(arguments)?;
-    let weights = Weights::open(&arguments.weights)?;
+    let weights = open_weights(&arguments.weights, None)?;
     let tokenizer = tokenizer_of(&weights, arguments.tokenizer.as_deref())?;
     if tokenizer.is_none() && matches!(arguments.format, Format::Hf | Format::Mlx) {
         eprintln!("note: no tokenizer lies beside the weights, so none is written; name one with --tokenizer");
@@ -89,7 +90,7 @@ fn check(arguments: &ExportArguments) -> Result<()> {
     Ok(())
 }
 
-fn export_dtype(dtype: StoredDtype) -> ExportDtype {
+pub(super) fn export_dtype(dtype: StoredDtype) -> ExportDtype {
     match dtype {
         StoredDtype::F32 => ExportDtype::F32,
         StoredDtype::F16 => ExportDtype::F16,
@@ -129,8 +130,10 @@ pub(super) fn model_name(weights: &Path) -> String {
 /// How the run of a checkpoint trains, in CoreNet's terms.
 fn training_of(checkpoint: &Checkpoint) -> Result<CoreNetTraining> {
     let manifest = checkpoint.manifest();
-    let config: RunConfig = serde_json::from_value(manifest.config.clone())
-        .with_context(|| format!("{}: the configuration in its manifest cannot be read", checkpoint.path().display()))?;
+    let config: RunConfig = serde_json::from_value(manifest.config.clone()).with_context(|| {
+        let hint = "leave --training away: what fine-tuning has made is exported as weights";
+        format!("{}: its manifest holds no configuration of a pretraining run\nhint: {hint}", checkpoint.path().display())
+    })?;
     let settings = train_settings(&config)?;
     Ok(CoreNetTraining {
         weight_decay: settings.optimizer.weight_decay,

@@ -9,6 +9,7 @@ use openelm_model::{ModelConfig, OpenElm, Precision};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 
+use super::adapter::open_weights;
 use super::{decoder::open_decoder, tokenizer_of};
 use crate::args::GenerateArguments;
 use crate::config::SampleSection;
@@ -24,7 +25,7 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
         seed: arguments.seed,
     };
     let mut sampler = Sampler::new(settings)?;
-    let weights = Weights::open(&arguments.weights)?;
+    let weights = open_weights(&arguments.weights, arguments.adapter.as_deref())?;
     let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
         bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
     };
@@ -132,8 +133,13 @@ fn reason(reason: StopReason) -> &'static str {
 
 /// Fails where [`sample`] would fail, before the run has taken its time.
 pub(super) fn check_sample(tokenizer: &Tokenizer, section: &SampleSection, model: &ModelConfig) -> Result<()> {
+    check_sample_ids(&prompt_ids(tokenizer, &section.prompt), section, model)
+}
+
+/// Fails where [`continuation`] would fail.
+pub(super) fn check_sample_ids(ids: &[u32], section: &SampleSection, model: &ModelConfig) -> Result<()> {
     sampler(section)?;
-    let (tokens, context) = (prompt_ids(tokenizer, &section.prompt).len(), model.rope_max_length);
+    let (tokens, context) = (ids.len(), model.rope_max_length);
     anyhow::ensure!(tokens > 0, "sample.prompt has no tokens\nhint: give a text");
     anyhow::ensure!(tokens <= context, "sample.prompt has {tokens} tokens, the model's context holds {context}\nhint: shorten the prompt");
     Ok(())
@@ -150,10 +156,21 @@ fn sampler(section: &SampleSection) -> Result<Sampler> {
 
 /// The text that a finished run shows: the prompt and what the model makes of it.
 pub(super) fn sample(model: &OpenElm, tokenizer: &Tokenizer, section: &SampleSection, precision: Precision) -> Result<String> {
-    let mut sampler = sampler(section)?;
     let ids = prompt_ids(tokenizer, &section.prompt);
+    Ok(section.prompt.clone() + &continuation(model, tokenizer, &ids, section, precision)?)
+}
+
+/// What the model writes behind `ids`.
+pub(super) fn continuation(
+    model: &OpenElm,
+    tokenizer: &Tokenizer,
+    ids: &[u32],
+    section: &SampleSection,
+    precision: Precision,
+) -> Result<String> {
+    let mut sampler = sampler(section)?;
     let limits = limits(tokenizer, usize::try_from(section.max_new_tokens)?, false);
     let decoder = BurnDecoder::new(model.clone(), precision);
-    let generation = continue_text(&decoder, &ids, &mut sampler, &limits, None, |_| true)?;
-    Ok(section.prompt.clone() + &new_text(tokenizer, &ids, &generation, &limits))
+    let generation = continue_text(&decoder, ids, &mut sampler, &limits, None, |_| true)?;
+    Ok(new_text(tokenizer, ids, &generation, &limits))
 }

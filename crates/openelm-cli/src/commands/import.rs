@@ -8,7 +8,8 @@ use openelm_checkpoint::{CheckpointError, CoreNetTrainingFile, Draft, Manifest, 
 use openelm_data::Loader;
 use openelm_model::open_device;
 
-use super::train::{check_vocabulary, save_tokenizer};
+use super::run::save_tokenizer;
+use super::train::check_vocabulary;
 use super::{load_config, tokenizer};
 use crate::args::ImportArguments;
 use crate::convert::{data_config, model_config, train_settings};
@@ -41,7 +42,7 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<()> {
     }
     let mut model = Weights::open(&arguments.checkpoint)?.model_of(&model_config, &open_device("flex")?)?;
     let folder = RunFolder::create(&arguments.out, &config.to_yaml()?)?;
-    save_tokenizer(&tokenizer, &folder)?;
+    save_tokenizer(&tokenizer, None, &folder)?;
     let manifest = Manifest {
         version: Manifest::VERSION,
         program: format!("openelm {}", env!("CARGO_PKG_VERSION")),

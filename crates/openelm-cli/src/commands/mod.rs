@@ -1,10 +1,12 @@
 //! The commands, one file each.
 
+mod adapter;
 mod bench;
 mod bench_infer;
 mod bench_kernels;
 mod chat;
 mod chat_model;
+mod bench_preference;
 mod configs;
 mod data;
 mod data_bench;
@@ -14,11 +16,13 @@ mod data_stats;
 mod decoder;
 mod evaluate;
 mod export;
+mod finetune;
 mod generate;
 mod import;
 mod merge;
 mod params;
 mod serve;
+mod run;
 mod tokenizer;
 mod train;
 
@@ -43,6 +47,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 fn dispatch(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Train(arguments) => train::train(&arguments),
+        Command::Finetune(arguments) => finetune::finetune(&arguments),
+        Command::Adapter(command) => adapter::run(command),
         Command::Params(arguments) => params::params(&arguments),
         Command::Data(DataCommand::Show(arguments)) => data::show(&arguments),
         Command::Data(DataCommand::Plan(arguments)) => data_plan::run(&arguments),
@@ -63,6 +69,7 @@ fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Merge(arguments) => merge::merge(&arguments),
         Command::Bench(BenchCommand::Train(arguments)) => bench::train(&arguments),
         Command::Bench(BenchCommand::Infer(arguments)) => bench_infer::infer(&arguments),
+        Command::Bench(BenchCommand::Preference(arguments)) => bench_preference::run(&arguments),
         Command::Bench(BenchCommand::Kernels(arguments)) => bench_kernels::kernels(&arguments),
         Command::Bench(BenchCommand::Data(arguments)) => data_bench::run(&arguments),
     }

@@ -8,7 +8,7 @@ use super::RunConfig;
 use super::parse::Segment;
 
 /// Keys whose strings are paths, in our form and in CoreNet's.
-const PATH_KEYS: [&str; 5] = ["path", "files", "cache", "model_path", "file_name"];
+const PATH_KEYS: [&str; 7] = ["path", "files", "cache", "model_path", "file_name", "init", "template"];
 
 /// `path` below `folder`, without `.` and with `..` taken out of it. A glob or a pattern keeps its wildcards.
 pub(super) fn absolute(path: &Path, folder: &Path) -> PathBuf {
@@ -30,7 +30,8 @@ pub(super) fn is_remote(path: &str) -> bool {
     path.contains("://")
 }
 
-fn absolute_text(path: &str, folder: &Path) -> String {
+/// The same for a text; what is empty or remote is left as it is.
+pub(super) fn absolute_text(path: &str, folder: &Path) -> String {
     if path.is_empty() || is_remote(path) {
         return path.to_owned();
     }

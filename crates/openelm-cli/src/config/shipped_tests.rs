@@ -66,7 +66,7 @@ fn apples_hyperparameters() {
 }
 
 /// Every key of our form with the section that it is in, found by asking the reader which keys it knows.
-fn known_keys() -> Vec<(String, String)> {
+fn known_keys(refusal: fn(&str) -> String) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut sections = vec![(String::new(), "{zzz: 1}".to_owned())];
     while let Some((section, probe)) = sections.pop() {
@@ -86,8 +86,12 @@ fn known_keys() -> Vec<(String, String)> {
     found
 }
 
-fn refusal(text: &str) -> String {
+fn pretrain_refusal(text: &str) -> String {
     RunConfig::load_text(text, Path::new("/x.yaml"), &[]).unwrap_err().to_string()
+}
+
+fn finetune_refusal(text: &str) -> String {
+    FinetuneConfig::load_text(text, Path::new("/x.yaml"), &[]).unwrap_err().to_string()
 }
 
 /// `(section, key)` of every row in the tables of our form: a heading holds the section in backticks, a row begins with the key.
@@ -109,7 +113,7 @@ fn documented_keys(document: &str) -> Vec<(String, String)> {
 #[test]
 fn every_key_is_documented() {
     let document = std::fs::read_to_string(Path::new(ROOT).join("docs/configuration.md")).unwrap();
-    let mut known = known_keys();
+    let mut known = known_keys(pretrain_refusal);
     // A corpus of the validation has the keys of any corpus, in one table.
     known.retain(|(section, _)| section != "validation.corpora[]");
     let mut documented = documented_keys(&document);
@@ -124,5 +128,49 @@ fn every_key_is_documented() {
         };
         let row = format!("\n| `{key}` | {does} |\n");
         assert!(document.contains(&row), "docs/configuration.md lacks the row{row}");
+    }
+}
+
+#[test]
+fn every_key_of_fine_tuning_is_documented() {
+    let document = std::fs::read_to_string(Path::new(ROOT).join("docs/finetuning.md")).unwrap();
+    let mut known = known_keys(finetune_refusal);
+    let mut documented = documented_keys(&document);
+    known.sort();
+    documented.sort();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn every_fine_tuning_file_loads() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(Path::new(ROOT).join("configs/finetune")).unwrap() {
+        let path = entry.unwrap().path();
+        let config = FinetuneConfig::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let written = config.to_yaml().unwrap();
+        assert_eq!(FinetuneConfig::load_text(&written, Path::new("/x.yaml"), &[]).unwrap(), config, "{}", path.display());
+        count += 1;
+    }
+    assert!(count >= 7, "{count} files");
+}
+
+/// CoreNet, projects/openelm/README-instruct.md and instruction_tuning/openelm-instruct.yaml.
+#[test]
+fn apples_preference_tuning() {
+    use PreferenceLossName::{Hinge, Sigmoid};
+    for (size, epochs, rate, loss) in
+        [("270m", 5.0, 2e-5, Hinge), ("450m", 8.0, 3e-5, Hinge), ("1_1b", 5.0, 5e-5, Sigmoid), ("3b", 10.0, 1e-4, Hinge)]
+    {
+        let path = Path::new(ROOT).join(format!("configs/finetune/openelm-{size}-instruct.yaml"));
+        let config = FinetuneConfig::load(&path, &[]).unwrap();
+        let objective = &config.objective;
+        assert_eq!((objective.kind, objective.loss, objective.beta), (ObjectiveKind::Preference, Some(loss), Some(0.01)));
+        assert_eq!((config.training.epochs, config.training.global_batch, config.seed), (Some(epochs), 128, 42));
+        assert_eq!((config.data.max_length, config.max_prompt_length()), (1024, 512));
+        let schedule = &config.schedule;
+        assert_eq!((schedule.max_lr, schedule.min_lr, schedule.warmup_ratio), (rate, 0.0, 0.1));
+        assert_eq!((&config.optimizer, config.training.grad_clip), (&TuningOptimizerSection::default(), 1.0));
+        // 60 917 pairs are 476 updates a pass.
+        assert_eq!(config.steps(60_917), (epochs * 60_917.0 / 128.0).ceil() as u64);
     }
 }

@@ -3,7 +3,7 @@
 //! What must stay true: each check names the key to change; nothing is corrected silently.
 
 use super::validate_data::check_data;
-use super::{ConfigError, ModelSection, Multipliers, RunConfig};
+use super::{CheckpointSection, ConfigError, LogSection, ModelSection, Multipliers, RunConfig, SampleSection};
 
 /// Shorthand of every check.
 pub(super) type Check = Result<(), ConfigError>;
@@ -104,23 +104,29 @@ impl RunConfig {
     }
 
     fn check_rest(&self) -> Check {
-        let checkpoint = &self.checkpoint;
-        at_least_one("checkpoint.keep_last", checkpoint.keep_last)?;
-        require(
-            checkpoint.keep_every == 0 || (checkpoint.every > 0 && checkpoint.keep_every.is_multiple_of(checkpoint.every)),
-            "checkpoint.keep_every",
-            format!("{} is no multiple of checkpoint.every ({})", checkpoint.keep_every, checkpoint.every),
-            "only steps at which a checkpoint is written can be kept",
-        )?;
-        at_least_one("log.every", self.log.every)?;
-        if let Some(sample) = &self.sample {
-            at_least_one("sample.max_new_tokens", sample.max_new_tokens)?;
-            not_negative("sample.temperature", sample.temperature)?;
-            let holds = sample.top_p > 0.0 && sample.top_p <= 1.0;
-            require(holds, "sample.top_p", format!("is {}", sample.top_p), "give a number above 0 and up to 1")?;
-        }
-        Ok(())
+        check_checkpoint_and_log(&self.checkpoint, &self.log)?;
+        self.sample.as_ref().map_or(Ok(()), check_sample)
     }
+}
+
+/// When checkpoints and lines of the log are written.
+pub(super) fn check_checkpoint_and_log(checkpoint: &CheckpointSection, log: &LogSection) -> Check {
+    at_least_one("checkpoint.keep_last", checkpoint.keep_last)?;
+    require(
+        checkpoint.keep_every == 0 || (checkpoint.every > 0 && checkpoint.keep_every.is_multiple_of(checkpoint.every)),
+        "checkpoint.keep_every",
+        format!("{} is no multiple of checkpoint.every ({})", checkpoint.keep_every, checkpoint.every),
+        "only steps at which a checkpoint is written can be kept",
+    )?;
+    at_least_one("log.every", log.every)
+}
+
+/// The text at the end of a run.
+pub(super) fn check_sample(sample: &SampleSection) -> Check {
+    at_least_one("sample.max_new_tokens", sample.max_new_tokens)?;
+    not_negative("sample.temperature", sample.temperature)?;
+    let holds = sample.top_p > 0.0 && sample.top_p <= 1.0;
+    require(holds, "sample.top_p", format!("is {}", sample.top_p), "give a number above 0 and up to 1")
 }
 
 fn check_model(model: &ModelSection) -> Check {

@@ -7,6 +7,7 @@
 // Each test binary uses a part of this, and clippy does not see that it serves tests only.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod conversations;
 pub mod program;
 pub mod run_folder;
 pub mod shards;

@@ -2,7 +2,7 @@
 //! kept log-sums. Heads of one group write gradients of their keys and values apart; these are summed afterwards.
 
 use super::{
-    AttentionShape,
+    AttentionShape, Seen,
     tiles::{BLOCK, Tiles},
 };
 use crate::error::check;
@@ -167,8 +167,8 @@ unsafe fn one_head(
                 d_values.fill(0.0);
                 for block in key_block..blocks {
                     let (first, rows) = (block * BLOCK, BLOCK.min(sequence - block * BLOCK));
-                    let seen = (first..first + rows).any(|position| shape.first_key(row, position) < first_key + keys);
-                    if !seen {
+                    let seen = |i: usize| shape.seen(row, first + i, first_key, keys);
+                    if (0..rows).all(|i| seen(i).is_empty()) {
                         continue;
                     }
                     let from = packed[block * query_words..].as_ptr();
@@ -179,14 +179,12 @@ unsafe fn one_head(
                     tiles.multiply(rows, units, out_left, 0, values_right.as_ptr(), key_panels, d_weights.as_mut_ptr(), BLOCK, false);
                     for i in 0..rows {
                         let position = first + i;
-                        let end = (position + 1).saturating_sub(first_key).min(keys);
-                        let begin = shape.first_key(row, position).saturating_sub(first_key).min(end);
                         let range = i * BLOCK..(i + 1) * BLOCK;
                         let to = tiles.sink(weights.as_mut_ptr()).add(i * BLOCK);
                         let d_to = tiles.sink(d_scores.as_mut_ptr()).add(i * BLOCK);
                         let (shift, mean) = (log_sums[position], dots[position]);
                         let (scores, d_weights) = (&scores[range.clone()], &d_weights[range]);
-                        harden(cpu.isa, scores, d_weights, begin, end, scale, shift, mean, to, d_to, tiles.rounds());
+                        harden(cpu.isa, scores, d_weights, seen(i), scale, shift, mean, to, d_to, tiles.rounds());
                     }
                     let row_units = tiles.micro.units(rows);
                     let columns = tiles.head_columns;
@@ -216,12 +214,14 @@ unsafe fn one_head(
 }
 
 simd_fn! {
-    /// One row: weights e^(scale · score − log-sum) and d_scores = scale · weight · (d_weight − mean), 0 outside
-    /// `begin..end`.
+    /// One row: weights e^(scale · score − log-sum) and d_scores = scale · weight · (d_weight − mean), 0 for
+    /// what is not seen.
     fn harden<S>(
-        scores: &[f32], d_weights: &[f32], begin: usize, end: usize, scale: f32, shift: f32, mean: f32, weights: Sink,
+        scores: &[f32], d_weights: &[f32], seen: Seen, scale: f32, shift: f32, mean: f32, weights: Sink,
         d_scores: Sink, rounds: bool
     ) {
+        let Seen { begin, end, gap_begin, gap_end } = seen;
+        let (gap_from, gap_to) = (S::splat(gap_begin as f32), S::splat(gap_end as f32));
         let positions: [f32; 16] = std::array::from_fn(|i| i as f32);
         let positions = S::load(positions.as_ptr());
         let (from, to, zero) = (S::splat(begin as f32), S::splat(end as f32), S::splat(0.0));
@@ -233,8 +233,10 @@ simd_fn! {
                 let position = S::add(positions, S::splat(at as f32));
                 let v = exp::<S>(S::fma(scores.load::<S>(at, lanes), factor, shift));
                 weight = S::if_less(position, from, zero, S::if_less(position, to, v, zero));
+                weight = S::if_less(position, gap_from, weight, S::if_less(position, gap_to, zero, weight));
                 let d = S::mul(S::mul(weight, S::sub(d_weights.load::<S>(at, lanes), mean)), factor);
                 d_score = S::if_less(position, from, zero, S::if_less(position, to, d, zero));
+                d_score = S::if_less(position, gap_from, d_score, S::if_less(position, gap_to, zero, d_score));
                 if rounds {
                     (weight, d_score) = (S::rounded(weight), S::rounded(d_score));
                 }

@@ -2,7 +2,7 @@
 //! sum of exponentials.
 
 use super::{
-    AttentionShape,
+    AttentionShape, Seen,
     tiles::{BLOCK, Tiles},
 };
 use crate::simd::{Sink, Source, exp, simd_fn, sweep};
@@ -83,17 +83,19 @@ pub fn attention_forward(
                 for key_block in first_block..=block {
                     let first_key = key_block * BLOCK;
                     let keys = BLOCK.min(sequence - first_key);
+                    let seen = |i: usize| shape.seen(row, first_query + i, first_key, keys);
+                    if (0..rows).all(|i| seen(i).is_empty()) {
+                        continue;
+                    }
                     let at = (group * blocks + key_block) * (keys_words + values_words);
                     let (key_panels, value_panels) = (packed[at..].as_ptr(), packed[at + keys_words..].as_ptr());
                     let panels = keys.div_ceil(tiles.micro.width);
                     tiles.multiply(rows, tiles.head_units, queries.as_ptr(), 0, key_panels, panels, scores.as_mut_ptr(), BLOCK, false);
                     for i in 0..rows {
-                        let end = (first_query + i + 1).saturating_sub(first_key).min(keys);
-                        let begin = first_keys[i].saturating_sub(first_key).min(end);
                         let sums = &mut sums[i * tiles.head_columns..(i + 1) * tiles.head_columns];
                         let to = tiles.sink(weights.as_mut_ptr()).add(i * BLOCK);
                         let scores = &scores[i * BLOCK..(i + 1) * BLOCK];
-                        soften(cpu.isa, scores, begin, end, scale, &mut maxima[i], &mut totals[i], sums, to, tiles.rounds());
+                        soften(cpu.isa, scores, seen(i), scale, &mut maxima[i], &mut totals[i], sums, to, tiles.rounds());
                     }
                     let stride = tiles.block_units;
                     let to = sums.as_mut_ptr();
@@ -122,13 +124,15 @@ pub fn attention_forward(
 }
 
 simd_fn! {
-    /// One row of a block of scores into weights e^(scale · score − maximum), 0 outside `begin..end`; what was summed so
+    /// One row of a block of scores into weights e^(scale · score − maximum), 0 for what is not seen; what was summed so
     /// far is scaled down when the maximum grows.
     pub(super) fn soften<S>(
-        scores: &[f32], begin: usize, end: usize, scale: f32, maximum: &mut f32, total: &mut f32, sums: &mut [f32],
+        scores: &[f32], seen: Seen, scale: f32, maximum: &mut f32, total: &mut f32, sums: &mut [f32],
         weights: Sink, rounds: bool
     ) {
-        // Lanes before `begin` and from `end` on get the least number there is, whose exponential is 0.
+        let Seen { begin, end, gap_begin, gap_end } = seen;
+        // Lanes before `begin`, in the gap and from `end` on get the least number there is, whose exponential is 0.
+        let (gap_from, gap_to) = (S::splat(gap_begin as f32), S::splat(gap_end as f32));
         let least = S::splat(f32::MIN);
         let positions: [f32; 16] = std::array::from_fn(|i| i as f32);
         let positions = S::load(positions.as_ptr());
@@ -141,6 +145,7 @@ simd_fn! {
                 let position = S::add(positions, S::splat(at as f32));
                 let v = S::mul(scores.load::<S>(at, lanes), factor);
                 let v = S::if_less(position, from, least, S::if_less(position, to, v, least));
+                let v = S::if_less(position, gap_from, v, S::if_less(position, gap_to, least, v));
                 row_maximum = S::max(row_maximum, v);
             }
         });
@@ -166,6 +171,7 @@ simd_fn! {
                 let position = S::add(positions, S::splat(at as f32));
                 let v = S::fma(scores.load::<S>(at, lanes), factor, shift);
                 let v = S::if_less(position, from, least, S::if_less(position, to, v, least));
+                let v = S::if_less(position, gap_from, v, S::if_less(position, gap_to, least, v));
                 weight = exp::<S>(v);
                 row_total = S::add(row_total, weight);
                 if rounds {

@@ -1,7 +1,8 @@
 //! A block forward.
 
-use super::{BlockInput, BlockShape, BlockWeights, Keep, Saved, store};
+use super::{BlockInput, BlockMatrix, BlockShape, BlockWeights, Keep, Saved, store};
 use crate::error::check;
+use crate::low_rank::adapted_forward;
 use crate::matmul::product::{Target, product};
 use crate::values::Activations;
 use crate::{Cpu, KernelError, Matrix, Precision, attention_forward, rms_norm_forward, rotate_forward, swiglu_forward};
@@ -48,14 +49,19 @@ pub(super) fn forward(
     let tokens = input.tokens();
     check("block", "x", tokens * model_dim, x.len())?;
     saved.reserve(shape, tokens, precision);
-    let multiply = |x: Matrix<'_>, w: crate::Weights<'_>, target: Target<'_>| {
-        product(cpu, precision, x.by_rows(), w.right(true), target);
+    let multiply = |x: Matrix<'_>, w: &BlockMatrix<'_>, rows: usize, target: Target<'_>| -> Result<(), KernelError> {
+        let weights = w.forward(rows, x.columns())?;
+        match &w.low_rank {
+            None => product(cpu, precision, x.by_rows(), weights.right(true), target),
+            Some(low) => adapted_forward(cpu, precision, x, weights, rows, low, target)?,
+        }
+        Ok(())
     };
 
     let mut normed = Activations::take(&cpu.arena, precision, tokens * model_dim);
     rms_norm_forward(cpu, x, weights.attn_norm, normed.values_mut(), &mut saved.attn_scales)?;
-    let qkv_proj = weights.qkv_proj.forward(heads.joint_width(), model_dim)?;
-    multiply(Matrix::new(normed.values(), tokens, model_dim)?, qkv_proj, store(saved.joint.values_mut()));
+    let input_of_joint = Matrix::new(normed.values(), tokens, model_dim)?;
+    multiply(input_of_joint, &weights.qkv_proj, heads.joint_width(), store(saved.joint.values_mut()))?;
     {
         let mut turned = Activations::take(&cpu.arena, precision, tokens * heads.turned_width());
         let joint = saved.joint.values();
@@ -64,17 +70,14 @@ pub(super) fn forward(
         attention_forward(cpu, precision, input.attention(heads), turned.values(), joint, attended, &mut saved.log_sums)?;
     }
     let attended = Matrix::new(saved.attended.values(), tokens, heads.query_width())?;
-    let out_proj = weights.out_proj.forward(model_dim, heads.query_width())?;
-    multiply(attended, out_proj, Target::Sum(&mut saved.middle, x));
+    multiply(attended, &weights.out_proj, model_dim, Target::Sum(&mut saved.middle, x))?;
 
     rms_norm_forward(cpu, &saved.middle, weights.ffn_norm, normed.values_mut(), &mut saved.ffn_scales)?;
-    let proj_1 = weights.proj_1.forward(shape.proj_1_rows(), model_dim)?;
-    multiply(Matrix::new(normed.values(), tokens, model_dim)?, proj_1, store(saved.gates.values_mut()));
+    let input_of_gates = Matrix::new(normed.values(), tokens, model_dim)?;
+    multiply(input_of_gates, &weights.proj_1, shape.proj_1_rows(), store(saved.gates.values_mut()))?;
     drop(normed);
     let Some(y) = y else { return Ok(()) };
     let mut hidden = Activations::take(&cpu.arena, precision, tokens * ffn_dim);
     swiglu_forward(cpu, saved.gates.values(), ffn_dim, gated, hidden.values_mut())?;
-    let proj_2 = weights.proj_2.forward(model_dim, ffn_dim)?;
-    multiply(Matrix::new(hidden.values(), tokens, ffn_dim)?, proj_2, Target::Sum(y, &saved.middle));
-    Ok(())
+    multiply(Matrix::new(hidden.values(), tokens, ffn_dim)?, &weights.proj_2, model_dim, Target::Sum(y, &saved.middle))
 }

@@ -1,7 +1,8 @@
 //! A whole transformer block: attention and a gated feed-forward part, each behind a norm and around a residual.
 //!
 //! What must stay true: gradients are those of the forward pass as computed, its roundings to bf16 taken as exact; with
-//! [`Keep::Nothing`] the backward pass computes the same values again, so its results are the same bits.
+//! [`Keep::Nothing`] the backward pass computes the same values again, so its results are the same bits. A parameter without a
+//! place for its gradient costs no product of its own.
 
 mod backward;
 mod forward;
@@ -13,7 +14,10 @@ pub use saved::{Keep, Saved};
 
 use crate::error::check;
 use crate::matmul::product::Target;
-use crate::{AttentionShape, HeadNorms, Heads, KernelError, Matrix, PackedMatrix, RotaryTables, ValuesMut, Weights};
+use crate::{
+    AttentionShape, HeadNorms, Heads, KernelError, LowRank, LowRankGradients, Matrix, PackedMatrix, RotaryTables, Values, ValuesMut,
+    Weights,
+};
 
 /// Widths of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,25 +40,27 @@ impl BlockShape {
 /// A matrix of a block [out, in], with its packed forms if it has any.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockMatrix<'a> {
-    pub values: &'a [f32],
+    pub values: Values<'a>,
     /// Packed for the forward and the backward product; without them each product packs what it reads.
     pub packed: Option<(&'a PackedMatrix, &'a PackedMatrix)>,
+    /// What an adapter adds.
+    pub low_rank: Option<LowRank<'a>>,
 }
 
 impl<'a> From<&'a [f32]> for BlockMatrix<'a> {
     fn from(values: &'a [f32]) -> Self {
-        Self { values, packed: None }
+        Self { values: Values::F32(values), packed: None, low_rank: None }
     }
 }
 
 impl<'a> BlockMatrix<'a> {
     fn forward(&self, rows: usize, columns: usize) -> Result<Weights<'a>, KernelError> {
-        let matrix = Matrix::f32(self.values, rows, columns)?;
+        let matrix = Matrix::new(self.values, rows, columns)?;
         Ok(self.packed.map_or(Weights::Plain(matrix), |(packed, _)| Weights::Packed(packed)))
     }
 
     fn backward(&self, rows: usize, columns: usize) -> Result<Weights<'a>, KernelError> {
-        let matrix = Matrix::f32(self.values, rows, columns)?;
+        let matrix = Matrix::new(self.values, rows, columns)?;
         Ok(self.packed.map_or(Weights::Plain(matrix), |(_, packed)| Weights::Packed(packed)))
     }
 }
@@ -78,17 +84,31 @@ pub struct BlockWeights<'a> {
     pub proj_2: BlockMatrix<'a>,
 }
 
-/// Where the gradients of a block's parameters go, shaped like them.
-#[derive(Debug)]
+/// Where the gradients of a matrix go, shaped like it and like what an adapter adds to it.
+#[derive(Debug, Default)]
+pub struct MatrixGradients<'a> {
+    /// Absent: the matrix is frozen.
+    pub whole: Option<&'a mut [f32]>,
+    pub low_rank: Option<LowRankGradients<'a>>,
+}
+
+impl<'a> From<&'a mut [f32]> for MatrixGradients<'a> {
+    fn from(whole: &'a mut [f32]) -> Self {
+        Self { whole: Some(whole), low_rank: None }
+    }
+}
+
+/// Where the gradients of a block's parameters go, shaped like them. What is absent is frozen.
+#[derive(Debug, Default)]
 pub struct BlockGradients<'a> {
-    pub attn_norm: &'a mut [f32],
-    pub qkv_proj: &'a mut [f32],
+    pub attn_norm: Option<&'a mut [f32]>,
+    pub qkv_proj: MatrixGradients<'a>,
     pub q_norm: Option<&'a mut [f32]>,
     pub k_norm: Option<&'a mut [f32]>,
-    pub out_proj: &'a mut [f32],
-    pub ffn_norm: &'a mut [f32],
-    pub proj_1: &'a mut [f32],
-    pub proj_2: &'a mut [f32],
+    pub out_proj: MatrixGradients<'a>,
+    pub ffn_norm: Option<&'a mut [f32]>,
+    pub proj_1: MatrixGradients<'a>,
+    pub proj_2: MatrixGradients<'a>,
     /// Added to what is there instead of replacing it.
     pub accumulate: bool,
 }
