@@ -97,18 +97,30 @@ def errors(client, model):
         check(raises(openai.AuthenticationError, lambda: wrong.models.list(), "API key") is True, "a wrong key")
 
 
+def same_but_for_ties(one, other):
+    """Whether two greedy answers are equal up to where the two likeliest tokens are as good as equal: quantised weights round
+    otherwise when several sequences are read in a step."""
+    one, other = one.choices[0].logprobs, other.choices[0].logprobs
+    for mine, theirs, top in zip(one.tokens, other.tokens, one.top_logprobs):
+        if mine != theirs:
+            first, second = sorted(top.values())[-1:-3:-1]
+            return first - second < 0.1
+    return True
+
+
 async def together(address, key, model):
     client = openai.AsyncOpenAI(base_url=address + "/v1", api_key=key)
-    ask = lambda n: client.completions.create(model=model, prompt=f"Number {n}", max_tokens=16, temperature=0)
-    alone = [(await ask(n)).choices[0].text for n in range(8)]
-    at_once = [answer.choices[0].text for answer in await asyncio.gather(*(ask(n) for n in range(8)))]
-    check(alone == at_once, "eight at once get what one alone gets")
+    ask = lambda n: client.completions.create(model=model, prompt=f"Number {n}", max_tokens=16, temperature=0, logprobs=2)
+    alone = [await ask(n) for n in range(8)]
+    at_once = await asyncio.gather(*(ask(n) for n in range(8)))
+    equal = sum(one.choices[0].text == other.choices[0].text for one, other in zip(alone, at_once))
+    check(all(map(same_but_for_ties, alone, at_once)), f"eight at once get what one alone gets ({equal} to the letter, the others but for ties)")
     # A stream that is left.
     stream = await client.completions.create(model=model, prompt="x", max_tokens=1000, stream=True)
     async for _ in stream:
         break
     await stream.close()
-    check((await ask(0)).choices[0].text == alone[0], "a stream that is left holds nobody up")
+    check(same_but_for_ties(alone[0], await ask(0)), "a stream that is left holds nobody up")
 
 
 def main():

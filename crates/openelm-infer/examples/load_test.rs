@@ -1,10 +1,11 @@
 //! Puts a running server under load and says whether it lost anything.
 //!
-//! `cargo run --release --workspace --example load_test -- 127.0.0.1:8080 [--clients 64] [--requests 20] [--tokens 32]`
+//! `cargo run --release --workspace --example load_test -- 127.0.0.1:8080 [--clients 64] [--requests 20] [--tokens 32] [--texts-may-differ]`
 //!
 //! Every client sends one request after the other: whole answers and streams, greedy, with eight different prompts; every sixteenth
 //! stream is left in its middle. A refusal with 429 is waited for and tried again. Each answer must be the one that a client alone
-//! got before.
+//! got before; with quantised weights, whose products round otherwise when several sequences are read at once, `--texts-may-differ` asks
+//! for some text alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{Read, Write};
@@ -31,15 +32,20 @@ struct Tally {
     streams: AtomicUsize,
     left: AtomicUsize,
     refused: AtomicUsize,
-    wrong: AtomicUsize,
+    empty: AtomicUsize,
+    other: AtomicUsize,
     tokens: AtomicU64,
 }
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().expect("the first argument is the server's address, such as 127.0.0.1:8080");
-    let (mut clients, mut requests, mut tokens) = (64, 20, 32);
+    let (mut clients, mut requests, mut tokens, mut may_differ) = (64, 20, 32, false);
     while let Some(name) = arguments.next() {
+        if name == "--texts-may-differ" {
+            may_differ = true;
+            continue;
+        }
         let value = arguments.next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} needs a number"));
         match name.as_str() {
             "--clients" => clients = value,
@@ -85,9 +91,10 @@ fn main() {
     }
     let busy = (metric(&address, "openelm_requests_in_flight"), metric(&address, "openelm_slots_busy"));
     println!("resident memory after: {:.0} MiB; {} requests in flight, {} slots busy", resident(&address), busy.0, busy.1);
-    println!("{} wrong answers", load(&tally.wrong));
+    println!("{} answers without a text, {} with another one than alone", load(&tally.empty), load(&tally.other));
+    let wrong = load(&tally.empty) + if may_differ { 0 } else { load(&tally.other) };
     let done = load(&tally.answers) + load(&tally.streams) + load(&tally.left);
-    assert!(done == clients * requests && load(&tally.wrong) == 0 && busy == (0.0, 0.0), "something was lost");
+    assert!(done == clients * requests && wrong == 0 && busy == (0.0, 0.0), "something was lost");
 }
 
 /// One request; gives its seconds, those of its refusals included.
@@ -108,9 +115,10 @@ fn one(address: &str, client: usize, place: usize, tokens: usize, alone: &[Strin
         reply = ask(address, PROMPTS[which], tokens, stream);
     }
     let found = if stream { streamed(&reply) } else { text(&body(&reply)) };
-    if found != alone[which] {
-        eprintln!("{:?} was continued as {found:?}, alone as {:?}", PROMPTS[which], alone[which]);
-        tally.wrong.fetch_add(1, Ordering::Relaxed);
+    if found.is_empty() {
+        tally.empty.fetch_add(1, Ordering::Relaxed);
+    } else if found != alone[which] {
+        tally.other.fetch_add(1, Ordering::Relaxed);
     }
     tally.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
     (if stream { &tally.streams } else { &tally.answers }).fetch_add(1, Ordering::Relaxed);
