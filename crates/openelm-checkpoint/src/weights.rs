@@ -273,11 +273,16 @@ impl Weights {
         Ok(bytes)
     }
 
-    /// A parameter as the file stores it, to be kept beyond these weights: one part, or several whose rows follow each other.
+    /// A parameter as the file stores it, to be kept beyond these weights: one part, or several whose rows follow each other. Values that
+    /// are changed on their way are f32.
     ///
     /// # Errors
     /// When the file has no such tensor or breaks.
     pub fn parts(&self, info: &ParameterInfo) -> Result<Vec<(TensorInfo, TensorBytes)>, CheckpointError> {
+        if !self.changes.is_empty() {
+            let bytes = encode_f32(&self.values(info)?, DType::F32)?;
+            return Ok(vec![(TensorInfo::new(info.name.clone(), DType::F32, info.shape.clone()), bytes.into())]);
+        }
         Ok(self.source.parts(self.file_name(info)?)?)
     }
 

@@ -312,7 +312,12 @@ mod tests {
         let device = ModelScorer::new(model, Precision::F32, batch_tokens).score(groups).unwrap();
         let burn = BurnDecoder::new(model.clone(), Precision::F32);
         let mut parameters = model.clone();
-        let mut values = parameters.parameters_mut().into_iter().map(|parameter| parameter.flat().try_into_vec_as::<f32>().unwrap()).collect::<Vec<_>>().into_iter();
+        let mut values = parameters
+            .parameters_mut()
+            .into_iter()
+            .map(|parameter| parameter.flat().try_into_vec_as::<f32>().unwrap())
+            .collect::<Vec<_>>()
+            .into_iter();
         let host = HostDecoder::build(model.config(), |_| Ok::<_, InferError>(values.next().unwrap())).unwrap();
         let decoded = [&burn as &dyn Decoder, &host].map(|decoder| DecoderScorer::new(decoder, batch_tokens).score(groups).unwrap());
         for scores in [device].into_iter().chain(decoded) {

@@ -3,8 +3,8 @@
 mod adapter;
 mod bench;
 mod data;
-mod serve;
 mod finetune;
+mod serve;
 mod weights;
 
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use adapter::*;
 pub use bench::*;
 pub use data::*;
-pub use serve::*;
 pub use finetune::*;
+pub use serve::*;
 pub use weights::*;
 
 /// OpenELM: pretraining, export and generation in one program.

@@ -91,6 +91,9 @@ pub struct ChatArguments {
 /// The text side of a model, and where it runs.
 #[derive(Debug, Args)]
 pub struct ChatModelArguments {
+    /// An adapter to add to the weights: a folder of PEFT's, a checkpoint, or a run that trains one.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
     /// Tokenizer. Default: the one that lies with the weights.
     #[arg(long)]
     pub tokenizer: Option<PathBuf>,

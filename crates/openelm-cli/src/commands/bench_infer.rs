@@ -5,12 +5,11 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use openelm_checkpoint::Weights;
 use openelm_infer::{Run, Wanted};
 use openelm_kernels::{Cpu, peak};
 use serde_json::json;
 
-use super::{decoder::open_decoder, peak_rss_mib};
+use super::{adapter::open_weights, decoder::open_decoder, peak_rss_mib};
 use crate::args::BenchInferArguments;
 
 /// f32 values that the bandwidth is measured on: far more than any cache holds.
@@ -21,7 +20,7 @@ pub(super) fn infer(arguments: &BenchInferArguments) -> Result<()> {
     let &BenchInferArguments { prompt, new, repeat, .. } = arguments;
     ensure!(prompt > 0 && new > 0 && repeat > 0, "-p, -n and --repeat must be at least 1\nhint: give positive numbers");
     let begin = Instant::now();
-    let weights = Weights::open(&arguments.weights)?;
+    let weights = open_weights(&arguments.weights, None)?;
     let decoder = open_decoder(&weights, &arguments.decoder)?;
     let load = begin.elapsed().as_secs_f64();
     let config = decoder.config();

@@ -8,6 +8,7 @@ use openelm_checkpoint::Weights;
 use openelm_infer::Decoder;
 use openelm_tokenizer::{ChatTemplate, Tokenizer};
 
+use super::adapter::open_weights;
 use super::decoder::open_decoder;
 use super::tokenizer_of;
 use crate::args::ChatModelArguments;
@@ -20,7 +21,7 @@ pub(super) struct ChatModel {
 
 impl ChatModel {
     pub fn open(path: &Path, arguments: &ChatModelArguments) -> Result<Self> {
-        let weights = Weights::open(path)?;
+        let weights = open_weights(path, arguments.adapter.as_deref())?;
         let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
             bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
         };

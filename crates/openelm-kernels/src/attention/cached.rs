@@ -106,7 +106,17 @@ pub(crate) unsafe fn attention_cached(
                         let sums = &mut sums[i * tiles.head_columns..(i + 1) * tiles.head_columns];
                         let to = tiles.sink(weights.as_mut_ptr()).add(i * BLOCK);
                         let scores = &scores[i * BLOCK..(i + 1) * BLOCK];
-                        soften(cpu.isa, scores, Seen { begin: 0, end, gap_begin: 0, gap_end: 0 }, scale, &mut maxima[i], &mut totals[i], sums, to, tiles.rounds());
+                        soften(
+                            cpu.isa,
+                            scores,
+                            Seen { begin: 0, end, gap_begin: 0, gap_end: 0 },
+                            scale,
+                            &mut maxima[i],
+                            &mut totals[i],
+                            sums,
+                            to,
+                            tiles.rounds(),
+                        );
                     }
                     let (units, stride) = (tiles.micro.units(keys), tiles.block_units);
                     let (from, to, columns) = (weights.as_ptr(), sums.as_mut_ptr(), tiles.head_columns);

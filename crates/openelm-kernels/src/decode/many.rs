@@ -43,7 +43,14 @@ fn inside(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], logits: 
             let at = piece.start * heads.head_dim / 2..(piece.start + count) * heads.head_dim / 2;
             let tables = RotaryTables { cos: &model.tables.cos[at.clone()], sin: &model.tables.sin[at] };
             rotate_forward(cpu, heads, count, from, block.head_norms, tables, to)?;
-            keep(cpu, piece, layer, heads, &turned.floats()[first * heads.turned_width()..], &joint.floats()[first * heads.joint_width()..]);
+            keep(
+                cpu,
+                piece,
+                layer,
+                heads,
+                &turned.floats()[first * heads.turned_width()..],
+                &joint.floats()[first * heads.joint_width()..],
+            );
             first += count;
         }
         drop(joint);
@@ -94,27 +101,14 @@ fn head(cpu: &Cpu, model: &StoredModel<'_>, x: &[f32], logits: &mut [f32]) -> Re
 }
 
 /// Normed rows times the transpose of `weights`.
-fn normed(
-    cpu: &Cpu,
-    x: &[f32],
-    norm: &[f32],
-    weights: &StoredRows<'_>,
-    scales: &mut [f32],
-    target: Target<'_>,
-) -> Result<(), KernelError> {
+fn normed(cpu: &Cpu, x: &[f32], norm: &[f32], weights: &StoredRows<'_>, scales: &mut [f32], target: Target<'_>) -> Result<(), KernelError> {
     let mut normed = Activations::take(&cpu.arena, weights.precision(), x.len());
     rms_norm_forward(cpu, x, norm, normed.values_mut(), scales)?;
     multiply_many(cpu, normed.values(), weights, target)
 }
 
 /// x = middle + the feed-forward part of it.
-fn feed_forward(
-    cpu: &Cpu,
-    block: &super::StoredBlock<'_>,
-    middle: &[f32],
-    scales: &mut [f32],
-    x: &mut [f32],
-) -> Result<(), KernelError> {
+fn feed_forward(cpu: &Cpu, block: &super::StoredBlock<'_>, middle: &[f32], scales: &mut [f32], x: &mut [f32]) -> Result<(), KernelError> {
     let BlockShape { ffn_dim, gated, .. } = block.shape;
     let tokens = scales.len();
     let precision = block.proj_2.precision();

@@ -258,13 +258,34 @@ macro_rules! with_blocks {
     ($dtype:expr, $blocks:ident => $body:expr, else $other:expr) => {{
         use openelm_formats::DType;
         match $dtype {
-            DType::Q8_0 => { type $blocks = $crate::stored::avx512_blocks::Q8_0; $body }
-            DType::Q4_0 => { type $blocks = $crate::stored::avx512_blocks::Q4_0; $body }
-            DType::Q5_0 => { type $blocks = $crate::stored::avx512_blocks::Q5_0; $body }
-            DType::Q5_1 => { type $blocks = $crate::stored::avx512_blocks::Q5_1; $body }
-            DType::Q4_K => { type $blocks = $crate::stored::avx512_blocks::Q4K; $body }
-            DType::Q5_K => { type $blocks = $crate::stored::avx512_blocks::Q5K; $body }
-            DType::Q6_K => { type $blocks = $crate::stored::avx512_blocks::Q6K; $body }
+            DType::Q8_0 => {
+                type $blocks = $crate::stored::avx512_blocks::Q8_0;
+                $body
+            }
+            DType::Q4_0 => {
+                type $blocks = $crate::stored::avx512_blocks::Q4_0;
+                $body
+            }
+            DType::Q5_0 => {
+                type $blocks = $crate::stored::avx512_blocks::Q5_0;
+                $body
+            }
+            DType::Q5_1 => {
+                type $blocks = $crate::stored::avx512_blocks::Q5_1;
+                $body
+            }
+            DType::Q4_K => {
+                type $blocks = $crate::stored::avx512_blocks::Q4K;
+                $body
+            }
+            DType::Q5_K => {
+                type $blocks = $crate::stored::avx512_blocks::Q5K;
+                $body
+            }
+            DType::Q6_K => {
+                type $blocks = $crate::stored::avx512_blocks::Q6K;
+                $body
+            }
             _ => $other,
         }
     }};

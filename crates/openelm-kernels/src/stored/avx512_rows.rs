@@ -5,7 +5,6 @@ use std::arch::x86_64::*;
 use super::avx512_blocks::{Blocks512, with_blocks};
 use super::rows::{Part, ahead};
 
-
 /// See [`multiply_rows`](super::multiply_rows).
 ///
 /// # Safety

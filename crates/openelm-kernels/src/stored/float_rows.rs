@@ -19,7 +19,6 @@ simd_fn! {
     }
 }
 
-
 /// A float type in a file's bytes, which need no alignment.
 trait Stored {
     const BYTES: usize;

@@ -173,13 +173,34 @@ macro_rules! with_layout {
     ($dtype:expr, $layout:ident => $body:expr, else $other:expr) => {{
         use openelm_formats::DType;
         match $dtype {
-            DType::Q8_0 => { type $layout = $crate::stored::layout::Q8_0; $body }
-            DType::Q4_0 => { type $layout = $crate::stored::layout::Q4_0; $body }
-            DType::Q5_0 => { type $layout = $crate::stored::layout::Q5_0; $body }
-            DType::Q5_1 => { type $layout = $crate::stored::layout::Q5_1; $body }
-            DType::Q4_K => { type $layout = $crate::stored::layout::Q4K; $body }
-            DType::Q5_K => { type $layout = $crate::stored::layout::Q5K; $body }
-            DType::Q6_K => { type $layout = $crate::stored::layout::Q6K; $body }
+            DType::Q8_0 => {
+                type $layout = $crate::stored::layout::Q8_0;
+                $body
+            }
+            DType::Q4_0 => {
+                type $layout = $crate::stored::layout::Q4_0;
+                $body
+            }
+            DType::Q5_0 => {
+                type $layout = $crate::stored::layout::Q5_0;
+                $body
+            }
+            DType::Q5_1 => {
+                type $layout = $crate::stored::layout::Q5_1;
+                $body
+            }
+            DType::Q4_K => {
+                type $layout = $crate::stored::layout::Q4K;
+                $body
+            }
+            DType::Q5_K => {
+                type $layout = $crate::stored::layout::Q5K;
+                $body
+            }
+            DType::Q6_K => {
+                type $layout = $crate::stored::layout::Q6K;
+                $body
+            }
             _ => $other,
         }
     }};

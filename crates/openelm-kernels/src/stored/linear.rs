@@ -1,10 +1,10 @@
 //! A linear layer whose weights are as a file stores them.
 
-#[cfg(target_arch = "x86_64")]
-use super::{byte_product, byte_rows::ByteRows};
 use super::matrix::StoredRows;
 use super::prepared::Prepared;
 use super::rows::{MOST_TOKENS, multiply_rows};
+#[cfg(target_arch = "x86_64")]
+use super::{byte_product, byte_rows::ByteRows};
 use crate::error::check;
 use crate::matmul::product::{Right, Target, product};
 use crate::threads::Parts;

@@ -5,9 +5,9 @@ use openelm_formats::DType;
 use super::layout::with_layout;
 use super::matrix::{StoredMatrix, StoredRows};
 use super::prepared::Prepared;
-use super::{float_rows, plain_rows};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2_rows, avx512_rows};
+use super::{float_rows, plain_rows};
 use crate::Isa;
 
 /// Tokens that a row is multiplied with at a time. More of them are better served by the matrix product.
