@@ -76,33 +76,36 @@ impl Sampler {
         if settings.temperature == 0.0 {
             return likeliest(logits);
         }
-        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-        let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        let mut order = Descending::new(logits);
         if (1..order.len()).contains(&settings.top_k) {
-            order.select_nth_unstable_by(settings.top_k - 1, by_logit);
-            order.truncate(settings.top_k);
+            order.keep(settings.top_k);
         }
-        order.sort_unstable_by(by_logit);
-        let largest = order.first().map_or(0.0, |id| logits[*id as usize]);
-        let weight = |id: &u32| f64::from((logits[*id as usize] - largest) / settings.temperature).exp();
-        let mut weights: Vec<f64> = order.iter().map(weight).collect();
-        let total: f64 = weights.iter().sum();
-        let mut reached = 0.0;
-        let kept = weights.iter().take_while(|weight| {
-            let stays = reached < f64::from(settings.top_p) * total && **weight >= f64::from(settings.min_p);
-            reached += **weight;
-            stays
-        });
-        let kept = kept.count().max(1);
-        weights.truncate(kept);
-        let mut left = self.uniform() * weights.iter().sum::<f64>();
-        for (id, weight) in order.iter().zip(&weights) {
-            left -= weight;
-            if left < 0.0 {
-                return *id;
+        let largest = order.get(0).map_or(0.0, |id| logits[id as usize]);
+        let weight = |id: u32| f64::from((logits[id as usize] - largest) / settings.temperature).exp();
+        let total: f64 = order.all().map(weight).sum();
+        // The likeliest tokens that stay, and what they weigh together. Without a filter that is all of them.
+        let (mut kept, mut mass) = (order.len(), total);
+        if settings.top_p < 1.0 || settings.min_p > 0.0 {
+            (kept, mass) = (0, 0.0);
+            while let Some(id) = order.get(kept) {
+                let own = weight(id);
+                let stays = mass < f64::from(settings.top_p) * total && own >= f64::from(settings.min_p);
+                if !stays && kept > 0 {
+                    break;
+                }
+                kept += 1;
+                mass += own;
             }
         }
-        order.get(kept - 1).copied().unwrap_or(0)
+        let mut left = self.uniform() * mass;
+        for place in 0..kept {
+            let Some(id) = order.get(place) else { break };
+            left -= weight(id);
+            if left < 0.0 {
+                return id;
+            }
+        }
+        order.get(kept.saturating_sub(1)).unwrap_or(0)
     }
 
     /// Uniform in [0, 1): SplitMix64 (Steele, Lea and Flood, 2014).
@@ -112,6 +115,57 @@ impl Sampler {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Tokens from the likeliest on, the smaller id first where logits are equal; put in order only as far as they are looked at.
+struct Descending<'a> {
+    logits: &'a [f32],
+    ids: Vec<u32>,
+    /// So many are in their places.
+    sorted: usize,
+}
+
+impl<'a> Descending<'a> {
+    fn new(logits: &'a [f32]) -> Self {
+        Self { logits, ids: (0..logits.len() as u32).collect(), sorted: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Those left, in no order.
+    fn all(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ids.iter().copied()
+    }
+
+    /// Leaves the likeliest `count`.
+    fn keep(&mut self, count: usize) {
+        self.sort(count);
+        self.ids.truncate(count);
+    }
+
+    /// The `place`-th likeliest.
+    fn get(&mut self, place: usize) -> Option<u32> {
+        if place >= self.sorted {
+            self.sort((place + 1).max(2 * self.sorted).max(64));
+        }
+        self.ids.get(place).copied()
+    }
+
+    /// Puts the likeliest `count` in their places.
+    fn sort(&mut self, count: usize) {
+        let logits = self.logits;
+        let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        let count = count.min(self.ids.len());
+        let rest = &mut self.ids[self.sorted.min(count)..];
+        let new = count.saturating_sub(self.sorted);
+        if (1..rest.len()).contains(&new) {
+            rest.select_nth_unstable_by(new - 1, by_logit);
+        }
+        rest[..new].sort_unstable_by(by_logit);
+        self.sorted = self.sorted.max(count);
     }
 }
 
@@ -160,6 +214,21 @@ mod tests {
         assert_eq!(kept(SamplingSettings { top_p: 0.9, ..base }), [true, true, false, true]);
         assert_eq!(kept(SamplingSettings { min_p: 0.2, ..base }), [false, true, false, true]);
         assert_eq!(kept(base), [true; 4]);
+    }
+
+    #[test]
+    fn the_order_is_that_of_a_whole_sort() {
+        let logits: Vec<f32> = (0..1000).map(|i| ((i * 7919 % 613) as f32).sin()).collect();
+        let mut whole: Vec<u32> = (0..1000).collect();
+        whole.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+        let mut order = Descending::new(&logits);
+        for place in [0, 5, 63, 64, 500, 130, 999] {
+            assert_eq!(order.get(place), Some(whole[place]), "{place}");
+        }
+        assert_eq!(order.get(1000), None);
+        let mut few = Descending::new(&logits);
+        few.keep(70);
+        assert_eq!((0..71).map_while(|place| few.get(place)).collect::<Vec<_>>(), whole[..70]);
     }
 
     #[test]
