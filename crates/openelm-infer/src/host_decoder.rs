@@ -98,6 +98,10 @@ impl Decoder for HostDecoder {
             stores.push(KvRun { ids: run.ids, store, logits: *count });
         }
         read_tokens(&self.cpu, &model, &mut stores, &mut logits)?;
+        if let [run] = &*runs {
+            check_logits(&logits, run.cache.length().saturating_sub(1))?;
+            return Ok(vec![logits]);
+        }
         let mut all = Vec::with_capacity(runs.len());
         let mut rest = logits.as_slice();
         for (run, count) in runs.iter().zip(counts) {

@@ -91,6 +91,13 @@ pub fn read_tokens(cpu: &Cpu, model: &StoredModel<'_>, runs: &mut [KvRun<'_>], l
         });
         let count = fitting.count().max(1);
         let mut now: Vec<_> = short.drain(..count).collect();
+        if let [(run, wanted, own)] = now.as_mut_slice() {
+            let start = run.store.length();
+            let piece = Piece { ids: run.ids, start, layers: run.store.parts(), logits: *wanted };
+            few_or_many(cpu, model, &[piece], own)?;
+            run.store.advance(run.ids.len());
+            continue;
+        }
         let total: usize = now.iter().map(|(_, wanted, _)| wanted).sum();
         let mut buffer = vec![0.0; total * vocabulary];
         let pieces: Vec<Piece<'_, '_>> = now
