@@ -23,17 +23,22 @@ impl Dropout {
     pub fn factors(&self, start: usize, factors: &mut [f32]) {
         let threshold = (self.probability.clamp(0.0, 1.0) * 65536.0).round() as u32;
         let kept = if self.probability < 1.0 { 1.0 / (1.0 - self.probability) } else { 0.0 };
-        let mut at = start;
-        let mut rest = factors;
-        while !rest.is_empty() {
-            let lane = at % 4;
-            let (head, tail) = rest.split_at_mut((4 - lane).min(rest.len()));
-            let draw = mix(self.seed.wrapping_add((at / 4) as u64).wrapping_mul(GOLDEN)) >> (16 * lane);
-            for (index, factor) in head.iter_mut().enumerate() {
-                *factor = if (draw >> (16 * index)) as u32 & 0xffff < threshold { 0.0 } else { kept };
-            }
-            at += head.len();
-            rest = tail;
+        let draw = |at: usize| mix(self.seed.wrapping_add((at / 4) as u64).wrapping_mul(GOLDEN));
+        let factor = |draw: u64| if draw as u32 & 0xffff < threshold { 0.0 } else { kept };
+        // Up to the first place whose draw is its own.
+        let (head, rest) = factors.split_at_mut((start.wrapping_neg() % 4).min(factors.len()));
+        for (at, to) in (start..).zip(head) {
+            *to = factor(draw(at) >> (16 * (at % 4)));
+        }
+        let start = start.next_multiple_of(4);
+        let (fours, tail) = rest.as_chunks_mut::<4>();
+        for (index, four) in fours.iter_mut().enumerate() {
+            let draw = draw(start + 4 * index);
+            *four = [factor(draw), factor(draw >> 16), factor(draw >> 32), factor(draw >> 48)];
+        }
+        let start = start + 4 * fours.len();
+        for (at, to) in (start..).zip(tail) {
+            *to = factor(draw(at) >> (16 * (at % 4)));
         }
     }
 

@@ -73,6 +73,7 @@ impl HostLowRank {
     }
 
     /// From the gradient by the looked-up states [tokens, width] to that of A and B. The padding row of A learns nothing.
+    #[allow(clippy::too_many_arguments)]
     pub fn look_up_backward(
         &self,
         cpu: &Cpu,

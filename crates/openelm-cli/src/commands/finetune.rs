@@ -301,7 +301,7 @@ impl Setting<'_> {
         if self.config.adapter.is_some() {
             return Ok(self.model.clone());
         }
-        Ok(Weights::open(initial(self.config)?)?.model_of(self.model.config(), self.model.device())?)
+        Ok(open_weights(initial(self.config)?, None)?.model_of(self.model.config(), self.model.device())?)
     }
 }
 

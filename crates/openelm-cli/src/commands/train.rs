@@ -13,6 +13,7 @@ use openelm_model::{ModelConfig, OpenElm, open_device};
 use openelm_tokenizer::Tokenizer;
 use openelm_train::{Ended, MicroBatch, Pretraining, RunFacts, TrainError, Trainer, loader_state};
 
+use super::adapter::open_weights;
 use super::run::{Run, RunNames, check_same_run, export_run, forget, print_places, save_tokenizer, stop_on_interrupt};
 use super::{generate, load_config, tokenizer};
 use crate::args::TrainArguments;
@@ -88,7 +89,7 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: 
     let validation = validation_batches(config, &tokenizer, &model_config)?;
     let model = match (&checkpoint, &arguments.init) {
         (Some(checkpoint), _) => Weights::open(checkpoint.path())?.model_of(&model_config, &device)?,
-        (None, Some(init)) => Weights::open(init)?.model_of(&model_config, &device)?,
+        (None, Some(init)) => open_weights(init, None)?.model_of(&model_config, &device)?,
         (None, None) => OpenElm::init(&model_config, config.seed, &device)?,
     };
     let yaml = config.to_yaml()?;

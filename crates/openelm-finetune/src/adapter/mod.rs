@@ -1,7 +1,7 @@
 //! Adapters: LoRA, rsLoRA and DoRA in PEFT's form, from their configuration to a fused model.
 //!
 //! - [`AdapterConfig`]: PEFT's `adapter_config.json`, read and written strictly.
-//! - [`modules`]: which matrices of a model it names, and how each is changed.
+//! - [`modules()`]: which matrices of a model it names, and how each is changed.
 //! - [`attach_new`], [`attach_saved`]: an adapter onto a model, to be trained.
 //! - [`fused`]: a base with an adapter added to its weights as they are read.
 //!
