@@ -265,6 +265,7 @@ fn bench_reports_a_line() {
         "dtype",
         "device",
         "recompute",
+        "trained_parameters",
         "threads",
         "step_seconds",
         "tokens_per_second",

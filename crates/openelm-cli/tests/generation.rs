@@ -127,7 +127,10 @@ fn generation() {
     let run: RunDir = ground.finished_run("run");
     let generate = |more: &[&str]| ground.call([&["generate", "run", "--prompt", "the bird"], more].concat()).succeeds();
     let whole = generate(&["--json", "--max-new-tokens", "20", "--ignore-eos"]).json();
-    assert_eq!(keys(&whole), ["prompt", "text", "prompt_ids", "ids", "stop", "prefill_seconds", "decode_tokens_per_second"]);
+    assert_eq!(
+        keys(&whole),
+        ["prompt", "text", "prompt_ids", "ids", "stop", "prefill_seconds", "accepted_guesses", "decode_tokens_per_second"]
+    );
     assert_eq!((whole["prompt"].as_str(), whole["stop"].as_str()), (Some("the bird"), Some("length")));
     assert_eq!(whole["prompt_ids"][0], json!(1), "BOS");
     assert_eq!(whole["ids"].as_array().unwrap().len(), 20);

@@ -16,6 +16,9 @@ pub enum InferError {
     /// Weights that cannot be read.
     #[error(transparent)]
     Weights(#[from] CheckpointError),
+    /// No memory for a copy of the weights.
+    #[error("{name} cannot be copied into memory: {source}\nhint: leave the weights in the mapped file")]
+    Memory { name: String, source: std::io::Error },
     /// A cache that another engine made.
     #[error("the cache was made by another engine\nhint: make it with the engine that reads with it")]
     ForeignCache,

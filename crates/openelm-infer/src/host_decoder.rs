@@ -17,6 +17,8 @@ pub struct HostOptions {
     pub convert: Option<DType>,
     /// Type of keys and values.
     pub kv: KvType,
+    /// Copy the matrices into memory, in huge pages, instead of reading them in the mapped file: quicker, for as much memory again.
+    pub in_memory: bool,
 }
 
 /// A model on the CPU.
@@ -47,7 +49,7 @@ impl HostDecoder {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn with_cpu(weights: &Weights, options: HostOptions, cpu: Cpu) -> Result<Self, InferError> {
-        Self::with_weights(HostWeights::load(weights, options.convert)?, options.kv, cpu)
+        Self::with_weights(HostWeights::load(weights, options.convert, options.in_memory)?, options.kv, cpu)
     }
 
     /// A model of values in memory, which `values` gives parameter by parameter, in their order.

@@ -73,9 +73,18 @@ pub(crate) struct HostWeights {
 }
 
 impl HostWeights {
-    /// Maps `weights`, matrices as they are or, if asked, as `convert`.
-    pub fn load(weights: &Weights, convert: Option<DType>) -> Result<Self, InferError> {
-        Self::build(weights.config(), |info| Ok::<_, InferError>(parts_of(weights, info, convert)?))
+    /// Maps `weights`, matrices as they are or, if asked, as `convert`, or copies them into memory.
+    pub fn load(weights: &Weights, convert: Option<DType>, in_memory: bool) -> Result<Self, InferError> {
+        Self::build(weights.config(), |info| -> Result<_, InferError> {
+            let mut parts = parts_of(weights, info, convert)?;
+            if in_memory && info.shape.len() > 1 {
+                for (.., bytes) in &mut parts {
+                    *bytes = bytes.in_memory().map_err(|source| InferError::Memory { name: info.name.clone(), source })?;
+                }
+                weights.release(info);
+            }
+            Ok(parts)
+        })
     }
 
     /// A model of `config` of the parts that `parts` gives for each parameter, in their order.

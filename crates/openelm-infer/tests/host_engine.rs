@@ -51,6 +51,8 @@ fn few_and_many_tokens_give_the_logits_of_burns_operations() {
         let found = read(&host, &ids, parts);
         assert!(apart(&found, &expected) < 1e-4, "{parts:?}: {}", apart(&found, &expected));
     }
+    let copied = HostDecoder::open(&weights, HostOptions { in_memory: true, ..Default::default() }).unwrap();
+    assert_eq!(read(&copied, &ids, &[150]), read(&host, &ids, &[150]));
     // Other types of the cache cost a little accuracy each.
     for (kv, bound) in [(KvType::F16, 5e-3), (KvType::Bf16, 5e-2), (KvType::Q8, 5e-2)] {
         let host = HostDecoder::open(&weights, HostOptions { kv, ..Default::default() }).unwrap();

@@ -123,6 +123,11 @@ pub(crate) struct Member<'a> {
 }
 
 impl Member<'_> {
+    /// How many members there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Takes part in the tasks 0 to `tasks` - 1, each run once by some member, and goes on when all are done. Every member must call
     /// this as often, with as many tasks.
     pub(crate) fn share(&self, tasks: usize, mut task: impl FnMut(usize)) {

@@ -170,4 +170,7 @@ pub struct DecoderArguments {
     /// Type of the kept keys and values (on the CPU).
     #[arg(long, value_enum, default_value = "f32")]
     pub kv: KvDtype,
+    /// Copy the weights into memory, in huge pages, instead of reading them in the mapped file (on the CPU): quicker, for as much memory again.
+    #[arg(long)]
+    pub in_memory: bool,
 }

@@ -24,7 +24,7 @@ pub(super) fn open_decoder(weights: &Weights, arguments: &DecoderArguments) -> R
             KvDtype::Bf16 => KvType::Bf16,
             KvDtype::Q8 => KvType::Q8,
         };
-        return Ok(Box::new(HostDecoder::open(weights, HostOptions { convert, kv })?));
+        return Ok(Box::new(HostDecoder::open(weights, HostOptions { convert, kv, in_memory: arguments.in_memory })?));
     }
     if arguments.kv != KvDtype::F32 {
         bail!("--kv is for the kernels on the CPU\nhint: leave it out, or leave out --device");

@@ -10,10 +10,10 @@ use crate::stored::{MOST_TOKENS, Prepared, StoredRows, multiply_rows};
 use crate::threads::{Member, Parts};
 use crate::{Cpu, Heads, Isa, KernelError};
 
-/// Bytes of weights in a task.
-const TASK_BYTES: usize = 1 << 16;
+/// Bytes of weights in a task: long streams of memory, and still something to share when a thread is held up.
+const TASK_BYTES: usize = 1 << 19;
 /// Rows of a task at most.
-const MOST_ROWS: usize = 64;
+const MOST_ROWS: usize = 1024;
 
 /// Where a token stands.
 struct Place {
@@ -149,7 +149,7 @@ impl Team<'_> {
     /// All rows of `weights` times the input; `store` is given the first row, the token and the sums.
     unsafe fn product(&self, member: &Member<'_>, weights: &StoredRows<'_>, input: &Prepared, store: impl Fn(usize, usize, &[f32])) {
         let rows = weights.rows();
-        let run = run_of(weights);
+        let run = run_of(weights, rows, member.count());
         let mut sums = [0.0; MOST_ROWS * MOST_TOKENS];
         member.share(rows.div_ceil(run), |task| {
             let first = task * run;
@@ -165,7 +165,7 @@ impl Team<'_> {
 
     /// The feed-forward part up to its hidden layer: gate and up meet in one task.
     unsafe fn feed(&self, member: &Member<'_>, proj_1: &StoredRows<'_>, width: usize, gated: bool, input: &Prepared) {
-        let run = run_of(proj_1);
+        let run = run_of(proj_1, width, member.count());
         let mut gates = [0.0; MOST_ROWS * MOST_TOKENS];
         let mut ups = [0.0; MOST_ROWS * MOST_TOKENS];
         member.share(width.div_ceil(run), |task| {
@@ -222,9 +222,10 @@ impl Team<'_> {
     }
 }
 
-/// Rows of a task.
-fn run_of(weights: &StoredRows<'_>) -> usize {
-    (TASK_BYTES / (weights.byte_len() / weights.rows().max(1)).max(1)).clamp(4, MOST_ROWS) / 4 * 4
+/// Rows of a task, of `rows` in all for `members`.
+fn run_of(weights: &StoredRows<'_>, rows: usize, members: usize) -> usize {
+    let row_bytes = (weights.byte_len() / weights.rows().max(1)).max(1);
+    (TASK_BYTES / row_bytes).min(rows.div_ceil(members)).clamp(1, MOST_ROWS)
 }
 
 simd_fn! {

@@ -1,4 +1,4 @@
-//! Quantised rows in AVX-512 with dot products of bytes: 64 weights at a time, two rows together where there are few tokens.
+//! Quantised rows in AVX-512 with dot products of bytes: 64 weights at a time.
 
 use std::arch::x86_64::*;
 
@@ -18,7 +18,8 @@ unsafe fn by_tokens<B: Blocks512>(part: &Part<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match part.x.tokens {
-            1 => rows::<B, 2, 1>(part),
+            // One stream of memory is what processors fetch best.
+            1 => rows::<B, 1, 1>(part),
             2 => rows::<B, 2, 2>(part),
             3 => rows::<B, 2, 3>(part),
             4 => rows::<B, 2, 4>(part),

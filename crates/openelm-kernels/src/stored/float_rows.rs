@@ -62,7 +62,8 @@ unsafe fn by_tokens<S: Simd, T: Stored>(part: &Part<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match part.x.tokens {
-            1 => rows::<S, T, 2, 1>(part),
+            // One stream of memory is what processors fetch best.
+            1 => rows::<S, T, 1, 1>(part),
             2 => rows::<S, T, 2, 2>(part),
             3 => rows::<S, T, 2, 3>(part),
             4 => rows::<S, T, 2, 4>(part),

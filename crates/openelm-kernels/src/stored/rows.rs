@@ -32,12 +32,12 @@ pub(crate) unsafe fn multiply_rows(isa: Isa, rows: &StoredRows<'_>, first: usize
 }
 
 /// Bytes that weights are asked for before they are used: what memory sends while it is waited for.
-const AHEAD: usize = 6144;
+const AHEAD: usize = 3072;
 
-/// How far ahead of the present place memory is asked for: some bytes on in a long row, else the same place of later rows, when `rows`
-/// of them are read side by side.
+/// How far ahead of the present place memory is asked for: some bytes on; when `rows` short rows are read side by side, the same place of
+/// later ones.
 pub(super) fn ahead(row_bytes: usize, rows: usize) -> usize {
-    if row_bytes > AHEAD { AHEAD } else { AHEAD.next_multiple_of((rows * row_bytes).max(1)) }
+    if row_bytes > AHEAD || rows < 2 { AHEAD } else { AHEAD.next_multiple_of(rows * row_bytes) }
 }
 
 /// Rows of one matrix.
