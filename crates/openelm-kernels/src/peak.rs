@@ -5,7 +5,7 @@ use std::time::Instant;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-use crate::simd::simd_fn;
+use crate::simd::{prefetch, simd_fn};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, Precision};
 
@@ -51,7 +51,7 @@ pub fn memory_bandwidth(cpu: &Cpu, len: usize, repeats: usize) -> f64 {
 pub fn read_bandwidth(cpu: &Cpu, len: usize, repeats: usize) -> f64 {
     let values = vec![1.0f32; len];
     let seconds = best(repeats, || {
-        cpu.threads.for_runs(len, 1 << 16, |start, count| {
+        cpu.threads.for_runs(len, len.div_ceil(4 * cpu.threads.count()), |start, count| {
             // SAFETY: the instruction set is available.
             std::hint::black_box(unsafe { total(cpu.isa, &values[start..start + count]) });
         });
@@ -69,11 +69,17 @@ fn best(repeats: usize, mut run: impl FnMut()) -> f64 {
         .fold(f64::INFINITY, f64::min)
 }
 
+/// f32 values that reading asks for memory ahead.
+const AHEAD: usize = 1024;
+
 simd_fn! {
     /// The sum, in as many chains as hide the additions' latency.
     fn total<S>(values: &[f32]) -> f32 {
         let mut sums = [S::splat(0.0); 8];
         for part in values.chunks_exact(128) {
+            for line in 0..8 {
+                prefetch(part.as_ptr().wrapping_add(AHEAD + 16 * line).cast());
+            }
             for (i, sum) in sums.iter_mut().enumerate() {
                 *sum = S::add(*sum, S::load(part.as_ptr().add(16 * i)));
             }

@@ -78,6 +78,18 @@ pub(crate) fn widen_half(value: u16) -> f32 {
     f32::from_bits(u32::from(value) << 16)
 }
 
+/// Asks for a line of memory.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Defines a function with one body for every instruction set: `simd_fn! { fn name<S>(arguments) -> result { body } }`
 /// gives `unsafe fn name(isa: Isa, arguments) -> result`, whose body may use `S: Simd`. The instruction set must be
 /// available; the rest of its safety is the body's.

@@ -3,7 +3,7 @@
 use openelm_formats::DType;
 
 use super::rows::{Part, ahead};
-use crate::simd::{Simd, simd_fn};
+use crate::simd::{Simd, prefetch, simd_fn};
 
 simd_fn! {
     /// See [`multiply_rows`](super::multiply_rows).
@@ -110,7 +110,7 @@ unsafe fn together<S: Simd, T: Stored, const ROWS: usize, const TOKENS: usize>(p
             for row in 0..ROWS {
                 let from = start.add(row * row_bytes + at * T::BYTES);
                 for line in 0..T::BYTES / 2 {
-                    fetch(from.wrapping_add(ahead + 64 * line));
+                    prefetch(from.wrapping_add(ahead + 64 * line));
                 }
                 let (first, second) = (T::load::<S>(from), T::load::<S>(from.add(16 * T::BYTES)));
                 for token in 0..TOKENS {
@@ -149,16 +149,4 @@ unsafe fn together<S: Simd, T: Stored, const ROWS: usize, const TOKENS: usize>(p
             }
         }
     }
-}
-
-/// Asks for a line of memory.
-#[inline(always)]
-fn fetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: prefetching never faults.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
