@@ -19,7 +19,8 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
         bail!("nothing is asked for\nhint: name tasks or a suite with --tasks, or shards with --perplexity");
     }
     let earlier: Vec<Report> = arguments.compare.iter().map(|path| Report::read(path)).collect::<Result<_, _>>()?;
-    let tasks = load_tasks(arguments)?;
+    let options = TaskOptions { shots: arguments.shots, limit: arguments.limit };
+    let tasks = load_tasks(&arguments.tasks, arguments.data.as_deref(), options)?;
     let shards: Vec<String> = arguments.perplexity.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let texts = read_texts(&shards, &arguments.text_key, 0, arguments.limit)?;
     if let Some(out) = &arguments.out {
@@ -69,12 +70,13 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
     Ok(())
 }
 
-fn load_tasks(arguments: &EvalArguments) -> Result<Vec<Task>> {
+/// The tasks, suites and task files `names` with their documents below `data`; `options` win over what a suite says.
+pub(super) fn load_tasks(names: &[String], data: Option<&Path>, options: TaskOptions) -> Result<Vec<Task>> {
     let mut asked: Vec<Asked> = Vec::new();
-    for name in &arguments.tasks {
+    for name in names {
         asked.extend(find_tasks(name)?);
     }
-    let Some(data) = arguments.data.as_deref() else {
+    let Some(data) = data else {
         if asked.is_empty() {
             return Ok(Vec::new());
         }
@@ -82,7 +84,7 @@ fn load_tasks(arguments: &EvalArguments) -> Result<Vec<Task>> {
     };
     let mut tasks = Vec::new();
     for Asked { file, shots } in asked {
-        tasks.extend(Task::load(&file, data, TaskOptions { shots: arguments.shots.or(shots), limit: arguments.limit })?);
+        tasks.extend(Task::load(&file, data, TaskOptions { shots: options.shots.or(shots), ..options })?);
     }
     Ok(tasks)
 }
