@@ -37,6 +37,8 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
         bail!("--max-length is {max_length}\nhint: give a number from 1 to {}, the positions that the model knows", config.rope_max_length);
     }
     let encoding = Encoding { tokenizer: &tokenizer, add_bos: !arguments.no_bos, max_length };
+    // A request that does not fit must not wait for the tasks before its own.
+    tasks.iter().try_for_each(|task| encoding.check(task))?;
     let (model, decoder);
     let scorer: Box<dyn TokenScorer + '_> = if HostDecoder::serves(&device) {
         decoder = open_decoder(&weights, &arguments.decoder)?;
