@@ -104,7 +104,8 @@ fn a_fine_tuning_is_evaluated_with_and_without_an_adapter() {
     ground.write("rows/endings.jsonl", rows(12));
     let eval = "eval={every: 6, tasks: [endings.yaml], data: rows, max_length: 48}";
     let adapter = "adapter={r: 4, target_modules: [qkv_proj, proj_2]}";
-    for (name, set) in [("whole", &[eval][..]), ("low-rank", &[eval, adapter])] {
+    let tensorboard = "log.tensorboard=true";
+    for (name, set) in [("whole", &[eval, tensorboard][..]), ("low-rank", &[eval, adapter])] {
         ground.tune("supervised", name, set).succeeds();
         let logged: Vec<Value> = ground.run(name).metrics().into_iter().filter(|record| record.get("eval/endings/acc").is_some()).collect();
         assert_eq!(logged.iter().map(|record| record["step"].as_u64().unwrap()).collect::<Vec<_>>(), [6, 12], "{name}");
@@ -112,6 +113,11 @@ fn a_fine_tuning_is_evaluated_with_and_without_an_adapter() {
         let call = ground.call(call).args(&["--max-length", "48"]);
         let call = if name == "whole" { call } else { call.args(&["--adapter", name]) };
         call.succeeds();
+        if name == "whole" {
+            let events = fs::read_dir(ground.path("whole/tensorboard")).unwrap().next().unwrap().unwrap().path();
+            let (bytes, tag) = (fs::read(events).unwrap(), b"eval/endings/acc_norm");
+            assert_eq!(bytes.windows(tag.len()).filter(|window| window == tag).count(), 2);
+        }
         for (name, value) in scores(ground.path("results/results.json")) {
             let found = logged[1][&name].as_f64().unwrap();
             assert!((found - value).abs() < 1e-9, "{name}: {value} and {found}");

@@ -14,6 +14,7 @@ mod cma_es;
 mod data_flow;
 mod error;
 mod evolve;
+mod finite;
 mod genome;
 mod measure;
 mod methods;

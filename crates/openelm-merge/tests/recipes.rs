@@ -164,6 +164,22 @@ fn what_does_not_fit_is_named() {
     assert!(std::fs::read_dir(root.path()).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().contains("merge-")));
 }
 
+#[test]
+fn a_weight_that_is_no_number_is_found_before_the_work() {
+    let root = tempfile::tempdir().unwrap();
+    write_model(&root.path().join("a"), &config(4), 1, untouched);
+    write_model(&root.path().join("last"), &config(4), 2, |info, values| {
+        if info.name == "norm.weight" {
+            values[5] = f32::NEG_INFINITY;
+        }
+    });
+    let path = root.path().join("recipe.yaml");
+    std::fs::write(&path, "merge_method: linear\nmodels: [{model: a}, {model: last}]\n").unwrap();
+    let mut heard = 0;
+    let error = merge_to_folder(&Recipe::read(&path).unwrap(), &root.path().join("out"), |_| heard += 1).unwrap_err().to_string();
+    assert!(heard == 0 && error.contains("last: norm.weight[5] is -inf"), "{heard} {error}");
+}
+
 fn tokenizer(folder: &Path, text: &str) -> Tokenizer {
     let corpus = std::iter::repeat_n(Ok::<_, std::convert::Infallible>(text.to_owned()), 4);
     let tokenizer = openelm_tokenizer::train(&BpeTraining::new(290), corpus).unwrap();
