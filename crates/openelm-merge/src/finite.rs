@@ -1,7 +1,7 @@
 //! Weights that are no numbers, looked for in the bytes before any work begins.
 //!
 //! What must stay true: nothing is decoded but what a file stores in quantised blocks, or changes on its way, so that looking costs
-//! one read at the speed of memory.
+//! one read of the files and little else.
 
 use std::collections::BTreeSet;
 
