@@ -25,6 +25,9 @@ run = pathlib.Path(sys.argv[1])
 events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
 events.Reload()
 records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+# Scores have the same name in both.
+for record in records:
+    TAGS.update({key: key for key in record if key.startswith("eval/")})
 compared = 0
 for tag, key in TAGS.items():
     if not any(key in record for record in records):

@@ -6,7 +6,7 @@
 #
 # MODEL: a small OpenELM in Hugging Face's layout, with its tokenizer. CORPORA: a folder with redpajama/{book,github,arxiv}/*.jsonl.
 # OPENELM names the program (default: target/release/openelm), STEPS the updates of each fine-tune, GENERATIONS and CHARACTERS (of each
-# document) the length of the search.
+# document) the length of the search. LAYER_GENERATIONS, if set, is the length of a second search, for an order of layers.
 set -eu
 model=$(realpath "$1") corpora=$(realpath "$2") out=$3
 openelm=$(realpath "${OPENELM:-target/release/openelm}")
@@ -84,3 +84,22 @@ report:
 YAML
 rm -rf search
 "$openelm" merge evolve search.yaml --out search
+
+[ -n "${LAYER_GENERATIONS:-}" ] || exit 0
+cat > layers.yaml <<YAML
+# Layers of the three fine-tunes in another order, with factors for the stream.
+merge_method: passthrough
+models: [model-github, model-book, model-arxiv]
+data_flow: {repetitions: 1, max_layers: 16, scale: {from: 0.5, to: 1.5, start: 1}}
+seed: 1
+generations: $LAYER_GENERATIONS
+sigma: 0.15
+objective:
+  files: [book-search.jsonl, github-search.jsonl, arxiv-search.jsonl]
+  characters: ${CHARACTERS:-1500}
+report:
+  files: [book-report.jsonl, github-report.jsonl, arxiv-report.jsonl]
+  characters: ${CHARACTERS:-1500}
+YAML
+rm -rf layers
+"$openelm" merge evolve layers.yaml --out layers

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use openelm_train::{Metrics, Observer, StepRecord, ValidationRecord};
+use openelm_train::{EvaluationRecord, Metrics, Observer, StepRecord, ValidationRecord};
 
 /// Plain lines come no closer together than this, except the first and the last.
 const PLAIN_PAUSE: Duration = Duration::from_secs(2);
@@ -70,6 +70,11 @@ impl Observer for Progress {
         let ValidationRecord { step, validation_loss, metrics } = record;
         let perplexity = metrics.get("perplexity").map_or_else(String::new, |value| format!("  perplexity {value:.2}"));
         self.line(&format!("step {step}  validation loss {validation_loss:.4}{perplexity}{}", rewards(metrics)));
+    }
+
+    fn evaluation(&mut self, record: &EvaluationRecord) {
+        let scores: String = record.scores.0.iter().map(|(name, value)| format!("  {name} {value:.4}")).collect();
+        self.line(&format!("step {}  eval{scores}", record.step));
     }
 
     fn checkpoint(&mut self, step: u64, path: &Path) {

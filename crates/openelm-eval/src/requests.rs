@@ -56,6 +56,14 @@ impl Encoding<'_> {
         Ok((context_ids, own))
     }
 
+    /// Finds out whether every request of a task can be made, without a model.
+    ///
+    /// # Errors
+    /// When a continuation is empty or does not fit.
+    pub fn check(&self, task: &Task) -> Result<(), EvalError> {
+        self.requests(task).map(drop)
+    }
+
     /// The requests of a task.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! The search for a recipe: CMA-ES over the values of a method's parameters, each candidate merged and measured in memory.
+//! The search for a recipe: CMA-ES over the values of a method's parameters or over the order of layers, each candidate merged and
+//! measured in memory.
 //!
 //! ```text
 //! OUT/log.jsonl     one line a generation: every value, and the best recipe so far
@@ -51,7 +52,8 @@ pub struct Generation {
 pub struct Evolution {
     pub best: f64,
     pub recipe: Recipe,
-    /// On the report's data: name and value of the best recipe, of each parent and of their mean.
+    /// On the report's data: name and value of the best recipe, of each parent and of their mean (where
+    /// they have one).
     pub report: Vec<(String, f64)>,
 }
 
@@ -66,11 +68,11 @@ pub fn evolve(
     device: &Device,
     mut hear: impl FnMut(&Generation),
 ) -> Result<Evolution, MergeError> {
-    let genome = Genome::new(file);
+    let mut models = Models::open(file.models.iter().chain(&file.base_model))?;
+    let genome = Genome::new(file, &models);
     let mut search = CmaEs::new(genome.start(), file.sigma, file.population, file.seed);
     // Everything that can be wrong with models and data shows before the first candidate.
     let first = genome.recipe(&genome.start());
-    let mut models = Models::open(&Plan::paths(&first))?;
     Plan::new(&first, &models)?;
     let folder = models.tokenizer(None)?.ok_or_else(|| {
         MergeError::recipe(&file.path, "models", "no tokenizer lies beside the models", "export them with their tokenizer")
@@ -135,7 +137,9 @@ pub fn evolve(
         for model in &file.models {
             report.push((model.display().to_string(), ruler.value(&genome.mean(std::slice::from_ref(model)), &models, device)?));
         }
-        report.push(("mean of the models".to_owned(), ruler.value(&genome.mean(&file.models), &models, device)?));
+        if genome.has_mean(&models) {
+            report.push(("mean of the models".to_owned(), ruler.value(&genome.mean(&file.models), &models, device)?));
+        }
     }
     Ok(Evolution { best, recipe, report })
 }

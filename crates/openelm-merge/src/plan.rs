@@ -116,6 +116,11 @@ impl Plan {
         self.tensors.first()?.sources.first().map(|(model, info)| (*model, info))
     }
 
+    /// Every tensor that the plan reads, some more than once: the model's number and the parameter.
+    pub(crate) fn read(&self) -> impl Iterator<Item = &(usize, ParameterInfo)> {
+        self.tensors.iter().flat_map(|tensor| tensor.sources.iter().chain(&tensor.base))
+    }
+
     /// The values of one tensor of the result.
     ///
     /// # Errors

@@ -24,8 +24,12 @@ pub struct SearchFile {
     /// Parameters that stay as they are.
     #[serde(default)]
     pub parameters: Settings,
-    /// Parameters that are searched.
+    /// Parameters that are searched; this or `data_flow`.
+    #[serde(default)]
     pub search: BTreeMap<String, Range>,
+    /// The order of layers is searched.
+    #[serde(default)]
+    pub data_flow: Option<DataFlow>,
     /// Values over the depth of the model, with lines between them; 1: one value for all layers.
     #[serde(default = "one")]
     pub layer_groups: usize,
@@ -50,6 +54,21 @@ pub struct SearchFile {
     /// The file, for messages.
     #[serde(skip)]
     pub path: PathBuf,
+}
+
+/// A search for the layers of a passthrough merge.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataFlow {
+    /// How often all layers of all models stand in the row of candidates.
+    #[serde(default = "one")]
+    pub repetitions: usize,
+    /// Layers of a result at most. Default: all candidates.
+    #[serde(default)]
+    pub max_layers: Option<usize>,
+    /// What the stream into each candidate is multiplied by. Default: nothing is scaled.
+    #[serde(default)]
+    pub scale: Option<Range>,
 }
 
 /// Where a parameter is searched.
@@ -136,25 +155,26 @@ impl SearchFile {
         let Some(method) = Method::named(&self.merge_method) else {
             return fault("merge_method", format!("`{}` is no known method", self.merge_method), "docs/merging.md lists the methods");
         };
+        match &self.data_flow {
+            Some(flow) => self.check_data_flow(flow, method)?,
+            None if self.search.is_empty() => {
+                return fault("search", "is missing".into(), "name parameters with their ranges, or search for layers under `data_flow`");
+            }
+            None => {}
+        }
         for (name, range) in &self.search {
             let key = format!("search.{name}");
             if !method.parameters.iter().any(|parameter| parameter.name == name) {
                 return fault(&key, format!("is no parameter of {}", method.name), "docs/merging.md lists each method's parameters");
             }
-            let Range { from, to, start } = *range;
-            if !(from.is_finite() && to.is_finite() && from < to) {
-                return fault(&key, format!("goes from {from} to {to}"), "give two numbers, the smaller one first");
-            }
-            if start.is_some_and(|start| !(from..=to).contains(&start)) {
-                return fault(&key, format!("starts at {}, outside its range", start.unwrap_or(from)), "start inside the range");
-            }
+            self.check_range(&key, range)?;
             if self.parameters.contains_key(name) {
                 return fault(&key, "is also fixed under `parameters`".into(), "keep one of the two");
             }
         }
-        for (key, count) in [("layer_groups", self.layer_groups), ("parallel", self.parallel), ("search", self.search.len())] {
+        for (key, count) in [("layer_groups", self.layer_groups), ("parallel", self.parallel)] {
             if count == 0 {
-                return fault(key, "is 0 or empty".into(), "there must be at least one");
+                return fault(key, "is 0".into(), "there must be at least one");
             }
         }
         if !(self.sigma > 0.0 && self.sigma <= 1.0) {
@@ -170,6 +190,48 @@ impl SearchFile {
             }
         }
         Ok(())
+    }
+
+    fn check_range(&self, key: &str, range: &Range) -> Result<(), MergeError> {
+        let fault = |reason: String, hint: &str| Err(MergeError::recipe(&self.path, key, reason, hint));
+        let Range { from, to, start } = *range;
+        if !(from.is_finite() && to.is_finite() && from < to) {
+            return fault(format!("goes from {from} to {to}"), "give two numbers, the smaller one first");
+        }
+        match start.filter(|start| !(from..=to).contains(start)) {
+            Some(start) => fault(format!("starts at {start}, outside its range"), "start inside the range"),
+            None => Ok(()),
+        }
+    }
+
+    fn check_data_flow(&self, flow: &DataFlow, method: &Method) -> Result<(), MergeError> {
+        let fault = |key: &str, reason: &str, hint: &str| Err(MergeError::recipe(&self.path, key, reason, hint));
+        if method.name != "passthrough" {
+            return fault("data_flow", &format!("does not go with {}", method.name), "write merge_method: passthrough");
+        }
+        let without_meaning = [
+            ("search", !self.search.is_empty()),
+            ("parameters", !self.parameters.is_empty()),
+            ("base_model", self.base_model.is_some()),
+            ("layer_groups", self.layer_groups != 1),
+        ];
+        if let Some((key, _)) = without_meaning.into_iter().find(|(_, given)| *given) {
+            return fault(key, "has no meaning beside data_flow", "leave it out");
+        }
+        if self.models.is_empty() {
+            return fault("models", "is empty", "name the models that give the layers");
+        }
+        for (key, count) in [("repetitions", flow.repetitions), ("max_layers", flow.max_layers.unwrap_or(1))] {
+            if count == 0 {
+                return fault(&format!("data_flow.{key}"), "is 0", "give a number of at least 1");
+            }
+        }
+        let Some(scale) = &flow.scale else { return Ok(()) };
+        self.check_range("data_flow.scale", scale)?;
+        match scale.from > 0.0 {
+            true => Ok(()),
+            false => fault("data_flow.scale", &format!("begins at {}", scale.from), "the stream is multiplied by it: give numbers above 0"),
+        }
     }
 
     /// Why the report may flatter the result.

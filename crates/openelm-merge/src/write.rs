@@ -10,6 +10,7 @@ use openelm_eval::Tokenizer;
 use openelm_formats::{DType, TensorInfo, encode_f32, write_sharded};
 
 use crate::error::MergeError;
+use crate::finite;
 use crate::models::Models;
 use crate::plan::Plan;
 use crate::recipe::{Recipe, StoredType};
@@ -42,6 +43,7 @@ pub fn merge_to_folder(recipe: &Recipe, out: &Path, mut progress: impl FnMut(&st
     let plan = Plan::new(recipe, &models)?;
     let tokenizer = models.tokenizer(tokenizer_source(recipe)?.as_deref())?;
     let dtype = stored_type(recipe, &models, &plan);
+    finite::check(&models, plan.read())?;
 
     let absolute = std::path::absolute(out).map_err(|source| MergeError::io(out, "finding the folder", source))?;
     let parent = absolute.parent().unwrap_or(&absolute);

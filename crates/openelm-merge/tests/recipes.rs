@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor};
 use openelm_checkpoint::{CheckpointError, Manifest, RunFolder, Weights, hf_name, to_hf_config};
 use openelm_formats::{DType, SafetensorsWriter, TensorInfo, encode_f32};
 use openelm_merge::{Recipe, SearchFile, average_recipe, evolve, merge_to_folder};
-use openelm_model::{ModelConfig, Multipliers, OpenElm, ParameterInfo, preset};
+use openelm_model::{CausalMask, ModelConfig, Multipliers, OpenElm, ParameterInfo, Precision, preset};
 use openelm_tokenizer::{BpeTraining, Tokenizer};
 
 fn config(layers: usize) -> ModelConfig {
@@ -68,6 +68,42 @@ fn layers_can_be_stacked_and_the_lists_follow() {
     out.model(&Device::flex()).unwrap();
 }
 
+/// What the search for layers stands on: a stream that is scaled before blocks is a recipe with scaled `out_proj` and `proj_2`.
+#[test]
+fn scaled_streams_are_scaled_layers() {
+    let root = tempfile::tempdir().unwrap();
+    let a = write_model(&root.path().join("a"), &config(4), 1, |info, values| {
+        if info.name.ends_with("out_proj.weight") || info.name.ends_with("proj_2.weight") {
+            values.iter_mut().for_each(|value| *value *= 8.0);
+        }
+    });
+    let device = Device::flex();
+    let model = Weights::open(&a).unwrap().model(&device).unwrap();
+    let ids = Tensor::<2, Int>::from_data([[1, 5, 9, 4, 30, 7]], &device);
+    let values = |logits: Tensor<3>| logits.try_into_vec_as::<f32>().unwrap();
+    let by_hand = |factors: [f64; 4]| {
+        let (rotation, mask) = (model.rotation(0, 6).unwrap(), CausalMask::new(model.config().num_gqa_groups, 0, 6, &device));
+        let blocks = model.blocks.iter().zip(factors);
+        let stream = blocks
+            .fold(model.embed(ids.clone()), |x, (block, factor)| block.forward(x.mul_scalar(factor), &rotation, &mask, Precision::F32));
+        values(model.logits(model.norm.forward(stream), Precision::F32))
+    };
+    let factors = [1.5, 0.8, 1.25, 0.6];
+    let (mut divisor, mut text) = (1.0, "merge_method: passthrough\nslices:\n".to_owned());
+    for (layer, factor) in factors.into_iter().enumerate() {
+        divisor *= factor;
+        let scale = ["attn.out_proj", "ffn.proj_2"].map(|tail| format!("{{filter: {tail}, value: {}}}", 1.0 / divisor)).join(", ");
+        let next = layer + 1;
+        text += &format!("- sources: [{{model: a, layer_range: [{layer}, {next}], parameters: {{scale: [{scale}]}}}}]\n");
+    }
+    let merged = Weights::open(&carry_out(root.path(), &text).unwrap()).unwrap().model(&device).unwrap();
+    let merged = values(merged.forward(ids.clone(), Precision::F32).unwrap());
+    let furthest = |other: &[f32]| merged.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // The norms' epsilon is all that a factor changes.
+    let (scaled, plain) = (furthest(&by_hand(factors)), furthest(&by_hand([1.0; 4])));
+    assert!(scaled < 1e-3 && plain > 0.1, "{scaled} {plain}");
+}
+
 #[test]
 fn random_methods_repeat_themselves() {
     let root = tempfile::tempdir().unwrap();
@@ -126,6 +162,22 @@ fn what_does_not_fit_is_named() {
     }
     // Nothing was left behind.
     assert!(std::fs::read_dir(root.path()).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().contains("merge-")));
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_found_before_the_work() {
+    let root = tempfile::tempdir().unwrap();
+    write_model(&root.path().join("a"), &config(4), 1, untouched);
+    write_model(&root.path().join("last"), &config(4), 2, |info, values| {
+        if info.name == "norm.weight" {
+            values[5] = f32::NEG_INFINITY;
+        }
+    });
+    let path = root.path().join("recipe.yaml");
+    std::fs::write(&path, "merge_method: linear\nmodels: [{model: a}, {model: last}]\n").unwrap();
+    let mut heard = 0;
+    let error = merge_to_folder(&Recipe::read(&path).unwrap(), &root.path().join("out"), |_| heard += 1).unwrap_err().to_string();
+    assert!(heard == 0 && error.contains("last: norm.weight[5] is -inf"), "{heard} {error}");
 }
 
 fn tokenizer(folder: &Path, text: &str) -> Tokenizer {

@@ -33,6 +33,9 @@ pub enum TrainError {
         "step {step}: reading {what} back from the device failed: {reason}\nhint: the device may be out of memory; lower training.micro_batch or set training.activation_checkpointing"
     )]
     Device { step: u64, what: &'static str, reason: String },
+    /// The evaluation that the run was given failed.
+    #[error("step {step}: evaluating the model failed: {source}")]
+    Evaluation { step: u64, source: crate::evaluation::EvaluationError },
     /// A log that cannot be written.
     #[error("{path}: {action} failed: {source}\nhint: check the free space and the permissions of the run folder", path = path.display())]
     Log { path: PathBuf, action: &'static str, source: std::io::Error },

@@ -1,4 +1,4 @@
-//! RUN_DIR/metrics.jsonl: one JSON object a line, `step` objects and `validation` objects, told apart by their keys.
+//! RUN_DIR/metrics.jsonl: one JSON object a line: of a step, a validation or an evaluation, told apart by their keys.
 //!
 //! What must stay true: after a resume the file holds each step once. Lines past the checkpoint, and a last line that a crash
 //! has cut, are dropped when the log is opened.

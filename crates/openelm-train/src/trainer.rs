@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::adamw::{AdamW, MOMENTS};
 use crate::engine::{Engine, engine_for};
 use crate::error::TrainError;
+use crate::evaluation::{Evaluation, EvaluationRecord, Scheduled};
 use crate::metrics::{MetricsLog, StepRecord, ValidationRecord};
 use crate::objective::Objective;
 use crate::settings::TrainSettings;
@@ -27,6 +28,8 @@ pub trait Observer {
     fn step(&mut self, _record: &StepRecord) {}
     /// Held-out text was scored.
     fn validation(&mut self, _record: &ValidationRecord) {}
+    /// The model was evaluated.
+    fn evaluation(&mut self, _record: &EvaluationRecord) {}
     /// A checkpoint was written.
     fn checkpoint(&mut self, _step: u64, _path: &std::path::Path) {}
 }
@@ -75,6 +78,7 @@ pub struct Trainer {
     events: Option<EventLog>,
     /// PEFT's configuration of the adapter that is trained.
     adapter: Option<Value>,
+    evaluation: Option<Scheduled>,
 }
 
 impl Trainer {
@@ -122,12 +126,19 @@ impl Trainer {
             metrics,
             events,
             adapter: None,
+            evaluation: None,
         })
     }
 
     /// Checkpoints hold the model's adapter with this configuration (PEFT's), and not its base.
     pub fn saving_adapter(mut self, config: Value) -> Self {
         self.adapter = Some(config);
+        self
+    }
+
+    /// The model is evaluated every `every` updates and after the last one (0: after the last one alone).
+    pub fn evaluating(mut self, every: u64, evaluation: Box<dyn Evaluation>) -> Self {
+        self.evaluation = Some(Scheduled { every, evaluation });
         self
     }
 
@@ -159,11 +170,15 @@ impl Trainer {
                 }
                 observer.step(&record);
             }
-            let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
+            let step = self.step;
+            let due = |every: u64| every > 0 && step.is_multiple_of(every);
             let last = self.step == self.settings.steps;
             let (validate, save) = (due(self.settings.validate_every) || last, due(self.settings.checkpoint_every) || last);
             if validate {
                 self.validate(observer)?;
+            }
+            if self.evaluation.as_ref().is_some_and(|evaluation| due(evaluation.every) || last) {
+                self.evaluate(observer)?;
             }
             if save {
                 self.save(observer)?;
@@ -205,6 +220,17 @@ impl Trainer {
             events.write(self.step, "validation", values)?;
         }
         observer.validation(&record);
+        Ok(())
+    }
+
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let Some(evaluation) = &mut self.evaluation else { return Ok(()) };
+        let record = evaluation.run(self.step, &self.model)?;
+        self.metrics.write(&record)?;
+        if let Some(events) = &mut self.events {
+            events.write(self.step, "eval", record.scores.0.iter().map(|(name, value)| (name.as_str(), *value)))?;
+        }
+        observer.evaluation(&record);
         Ok(())
     }
 

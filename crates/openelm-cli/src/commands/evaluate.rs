@@ -19,7 +19,8 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
         bail!("nothing is asked for\nhint: name tasks or a suite with --tasks, or shards with --perplexity");
     }
     let earlier: Vec<Report> = arguments.compare.iter().map(|path| Report::read(path)).collect::<Result<_, _>>()?;
-    let tasks = load_tasks(arguments)?;
+    let options = TaskOptions { shots: arguments.shots, limit: arguments.limit };
+    let tasks = load_tasks(&arguments.tasks, arguments.data.as_deref(), options)?;
     let shards: Vec<String> = arguments.perplexity.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let texts = read_texts(&shards, &arguments.text_key, 0, arguments.limit)?;
     if let Some(out) = &arguments.out {
@@ -36,6 +37,8 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
         bail!("--max-length is {max_length}\nhint: give a number from 1 to {}, the positions that the model knows", config.rope_max_length);
     }
     let encoding = Encoding { tokenizer: &tokenizer, add_bos: !arguments.no_bos, max_length };
+    // A request that does not fit must not wait for the tasks before its own.
+    tasks.iter().try_for_each(|task| encoding.check(task))?;
     let (model, decoder);
     let scorer: Box<dyn TokenScorer + '_> = if HostDecoder::serves(&device) {
         decoder = open_decoder(&weights, &arguments.decoder)?;
@@ -69,12 +72,13 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
     Ok(())
 }
 
-fn load_tasks(arguments: &EvalArguments) -> Result<Vec<Task>> {
+/// The tasks, suites and task files `names` with their documents below `data`; `options` win over what a suite says.
+pub(super) fn load_tasks(names: &[String], data: Option<&Path>, options: TaskOptions) -> Result<Vec<Task>> {
     let mut asked: Vec<Asked> = Vec::new();
-    for name in &arguments.tasks {
+    for name in names {
         asked.extend(find_tasks(name)?);
     }
-    let Some(data) = arguments.data.as_deref() else {
+    let Some(data) = data else {
         if asked.is_empty() {
             return Ok(Vec::new());
         }
@@ -82,7 +86,7 @@ fn load_tasks(arguments: &EvalArguments) -> Result<Vec<Task>> {
     };
     let mut tasks = Vec::new();
     for Asked { file, shots } in asked {
-        tasks.extend(Task::load(&file, data, TaskOptions { shots: arguments.shots.or(shots), limit: arguments.limit })?);
+        tasks.extend(Task::load(&file, data, TaskOptions { shots: options.shots.or(shots), ..options })?);
     }
     Ok(tasks)
 }

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::adapter::{adapter_config, attach, open_weights, storage};
 use super::run::{Run, RunNames, check_same_run, export_run, forget, print_places, save_tokenizer, stop_on_interrupt};
+use super::run_evaluation::{RunEvaluation, evaluating};
 use super::{generate, tokenizer_of};
 use crate::args::FinetuneArguments;
 use crate::config::{FinetuneConfig, ObjectiveKind, ReferenceName};
@@ -106,6 +107,8 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
         check_same_run(checkpoint, config, &sections, &tokenizer, &model_config)?;
     }
     let state = checkpoint.as_ref().map(|checkpoint| checkpoint.manifest().data.clone());
+    let evaluation = RunEvaluation::prepare(config.eval.as_ref(), &tokenizer, &model_config);
+    let evaluation = evaluation.with_context(|| arguments.config.display().to_string())?;
     let material = read(config, &tokenizer, &template, state.as_ref())?;
     let steps = config.steps(material.examples());
     let settings = tuning_settings(config, steps)?;
@@ -163,7 +166,7 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
     if arguments.resume {
         trainer.folder().write_config(&yaml)?;
     }
-    Ok(Prepared { run: Run { trainer, tokenizer, parameters }, steps, template })
+    Ok(Prepared { run: Run { trainer: evaluating(trainer, evaluation), tokenizer, parameters }, steps, template })
 }
 
 fn initial(config: &FinetuneConfig) -> Result<&PathBuf> {

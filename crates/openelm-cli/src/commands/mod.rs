@@ -22,6 +22,7 @@ mod import;
 mod merge;
 mod params;
 mod run;
+mod run_evaluation;
 mod serve;
 mod tokenizer;
 mod train;

@@ -15,6 +15,7 @@ use openelm_train::{Ended, MicroBatch, Pretraining, RunFacts, TrainError, Traine
 
 use super::adapter::open_weights;
 use super::run::{Run, RunNames, check_same_run, export_run, forget, print_places, save_tokenizer, stop_on_interrupt};
+use super::run_evaluation::{RunEvaluation, evaluating};
 use super::{generate, load_config, tokenizer};
 use crate::args::TrainArguments;
 use crate::config::RunConfig;
@@ -87,6 +88,7 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: 
     let skipped = SkipLog::new();
     let loader = Loader::with_log(&data, &tokenizer, 0, 1, state.as_ref(), &skipped)?;
     let validation = validation_batches(config, &tokenizer, &model_config)?;
+    let evaluation = RunEvaluation::prepare(config.eval.as_ref(), &tokenizer, &model_config).with_context(file)?;
     let model = match (&checkpoint, &arguments.init) {
         (Some(checkpoint), _) => Weights::open(checkpoint.path())?.model_of(&model_config, &device)?,
         (None, Some(init)) => open_weights(init, None)?.model_of(&model_config, &device)?,
@@ -119,7 +121,7 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: 
     if arguments.resume {
         trainer.folder().write_config(&yaml)?;
     }
-    Ok(Run { trainer, tokenizer, parameters })
+    Ok(Run { trainer: evaluating(trainer, evaluation), tokenizer, parameters })
 }
 
 pub(super) fn check_vocabulary(tokenizer: &Tokenizer, name: &str, model: &ModelConfig) -> Result<()> {

@@ -13,7 +13,7 @@ use super::load::Source;
 use super::overrides::{folder_of, parse_all};
 use super::parse::from_text;
 use super::training::default_device;
-use super::{AdapterSection, CheckpointSection, Dtype, ExportSection, LogSection, OnBadRecord, SampleSection, paths};
+use super::{AdapterSection, CheckpointSection, Dtype, EvalSection, ExportSection, LogSection, OnBadRecord, SampleSection, paths};
 
 /// One fine-tuning run. Every key that is absent from a file has the default written beside its field here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct FinetuneConfig {
     /// Absent: no validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<HeldOutSection>,
+    /// Absent: no tasks are asked while the model is tuned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<EvalSection>,
     pub training: TuningSection,
     #[serde(default)]
     pub optimizer: TuningOptimizerSection,
@@ -272,6 +275,9 @@ impl FinetuneConfig {
         let held_out = self.validation.iter_mut().flat_map(|validation| &mut validation.files);
         for file in self.data.files.iter_mut().chain(held_out) {
             *file = paths::absolute_text(file, folder);
+        }
+        if let Some(eval) = &mut self.eval {
+            eval.resolve(folder);
         }
     }
 

@@ -9,6 +9,7 @@ mod adapter;
 pub mod corenet;
 mod data;
 mod error;
+mod eval;
 mod finetune;
 mod load;
 mod locate;
@@ -29,6 +30,7 @@ mod validate_finetune;
 pub use adapter::{AdapterSection, BaseDtype, TargetModules};
 pub use data::{CorpusSection, DataSection, OnBadRecord, Order, Packing, TokenizerSection, TokenizerTraining, ValidationSection};
 pub use error::{ConfigError, Place};
+pub use eval::EvalSection;
 pub use finetune::{
     ConversationSection, FinetuneConfig, HeldOutSection, LayoutName, ObjectiveKind, ObjectiveSection, PreferenceLossName, ReferenceName,
     TrainOnName, TuningOptimizerSection, TuningScheduleSection, TuningSection,

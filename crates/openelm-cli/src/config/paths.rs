@@ -8,7 +8,7 @@ use super::RunConfig;
 use super::parse::Segment;
 
 /// Keys whose strings are paths, in our form and in CoreNet's.
-const PATH_KEYS: [&str; 7] = ["path", "files", "cache", "model_path", "file_name", "init", "template"];
+const PATH_KEYS: [&str; 9] = ["path", "files", "cache", "model_path", "file_name", "init", "template", "data", "perplexity"];
 
 /// `path` below `folder`, without `.` and with `..` taken out of it. A glob or a pattern keeps its wildcards.
 pub(super) fn absolute(path: &Path, folder: &Path) -> PathBuf {
@@ -38,6 +38,11 @@ pub(super) fn absolute_text(path: &str, folder: &Path) -> String {
     absolute(Path::new(path), folder).to_string_lossy().into_owned()
 }
 
+/// Whether an element of `eval.tasks` is the path of a task file, not the name of a task or a suite.
+pub(super) fn is_task_file(task: &str) -> bool {
+    task.ends_with(".yaml") || task.ends_with(".yml")
+}
+
 /// Makes every path of the configuration absolute.
 pub(super) fn resolve(config: &mut RunConfig, folder: &Path) {
     if let Some(path) = &mut config.tokenizer.path
@@ -58,6 +63,9 @@ pub(super) fn resolve(config: &mut RunConfig, folder: &Path) {
             *file = absolute_text(file, folder);
         }
     }
+    if let Some(eval) = &mut config.eval {
+        eval.resolve(folder);
+    }
 }
 
 /// Makes the paths of one override absolute; `at` is the key that it sets.
@@ -72,6 +80,7 @@ pub(super) fn resolve_value(value: &mut Value, at: &[Segment], folder: &Path) {
 fn resolve_below(value: &mut Value, key: &str, folder: &Path) {
     match value {
         Value::String(text) if PATH_KEYS.contains(&key) => *text = absolute_text(text, folder),
+        Value::String(text) if key == "tasks" && is_task_file(text) => *text = absolute_text(text, folder),
         Value::Sequence(list) => list.iter_mut().for_each(|element| resolve_below(element, key, folder)),
         Value::Mapping(mapping) => {
             for (name, element) in mapping.iter_mut() {
@@ -100,9 +109,10 @@ mod tests {
 
     #[test]
     fn only_path_keys_of_overrides_change() {
-        let mut value: Value = serde_yaml_ng::from_str("{name: a, files: [b, /c], text_key: d}").unwrap();
+        let mut value: Value = serde_yaml_ng::from_str("{name: a, files: [b, /c], text_key: d, tasks: [piqa, e.yaml], data: f}").unwrap();
         resolve_value(&mut value, &[Segment::Key("corpora".into()), Segment::Index(0)], Path::new("/w"));
-        let expected: Value = serde_yaml_ng::from_str("{name: a, files: [/w/b, /c], text_key: d}").unwrap();
+        let expected: Value =
+            serde_yaml_ng::from_str("{name: a, files: [/w/b, /c], text_key: d, tasks: [piqa, /w/e.yaml], data: /w/f}").unwrap();
         assert_eq!(value, expected);
     }
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConfigError, DataSection, ModelSection, OptimizerSection, ScheduleSection, TokenizerSection, TrainingSection, ValidationSection,
+    ConfigError, DataSection, EvalSection, ModelSection, OptimizerSection, ScheduleSection, TokenizerSection, TrainingSection,
+    ValidationSection,
 };
 
 /// One pretraining run. Every key that is absent from a file has the default written beside its field here.
@@ -21,6 +22,9 @@ pub struct RunConfig {
     /// Absent: no validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationSection>,
+    /// Absent: no tasks are asked while the model is trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<EvalSection>,
     pub training: TrainingSection,
     #[serde(default)]
     pub optimizer: OptimizerSection,

@@ -3,7 +3,7 @@
 //! What must stay true: each check names the key to change; nothing is corrected silently.
 
 use super::validate_data::check_data;
-use super::{CheckpointSection, ConfigError, LogSection, ModelSection, Multipliers, RunConfig, SampleSection};
+use super::{CheckpointSection, ConfigError, EvalSection, LogSection, ModelSection, Multipliers, RunConfig, SampleSection};
 
 /// Shorthand of every check.
 pub(super) type Check = Result<(), ConfigError>;
@@ -105,6 +105,7 @@ impl RunConfig {
 
     fn check_rest(&self) -> Check {
         check_checkpoint_and_log(&self.checkpoint, &self.log)?;
+        self.eval.as_ref().map_or(Ok(()), EvalSection::check)?;
         self.sample.as_ref().map_or(Ok(()), check_sample)
     }
 }

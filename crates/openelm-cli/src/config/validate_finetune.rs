@@ -4,7 +4,7 @@
 
 use super::paths::is_remote;
 use super::validate::{Check, at_least_one, at_most, check_checkpoint_and_log, check_sample, not_negative, require};
-use super::{ConfigError, FinetuneConfig, LayoutName, ObjectiveKind};
+use super::{ConfigError, EvalSection, FinetuneConfig, LayoutName, ObjectiveKind};
 
 impl FinetuneConfig {
     /// Checks every number by itself and against the others. No file is looked at.
@@ -17,6 +17,7 @@ impl FinetuneConfig {
         self.check_data()?;
         self.check_training()?;
         check_checkpoint_and_log(&self.checkpoint, &self.log)?;
+        self.eval.as_ref().map_or(Ok(()), EvalSection::check)?;
         self.sample.as_ref().map_or(Ok(()), check_sample)
     }
 

@@ -42,6 +42,11 @@ impl Call {
         self
     }
 
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
     /// A `--set` for each.
     pub fn set(mut self, set: &[&str]) -> Self {
         for one in set {

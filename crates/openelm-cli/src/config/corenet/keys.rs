@@ -142,8 +142,21 @@ pub(in crate::config) const KEYS: &[(&str, Effect)] = &[
 const CORENET_ALONE: &[&str] =
     &["taskname", "common", "dataset", "text_tokenizer", "loss", "optim", "scheduler", "stats", "train_eval_pipeline", "fsdp", "ddp"];
 /// Sections that only our form has.
-const OURS_ALONE: &[&str] =
-    &["name", "seed", "tokenizer", "data", "validation", "training", "optimizer", "schedule", "checkpoint", "log", "sample", "export"];
+const OURS_ALONE: &[&str] = &[
+    "name",
+    "seed",
+    "tokenizer",
+    "data",
+    "validation",
+    "eval",
+    "training",
+    "optimizer",
+    "schedule",
+    "checkpoint",
+    "log",
+    "sample",
+    "export",
+];
 
 /// Whether most of what only one of the two forms has is CoreNet's.
 pub(super) fn mostly_corenet(value: &Value) -> bool {

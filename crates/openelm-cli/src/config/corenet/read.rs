@@ -43,6 +43,7 @@ pub(super) fn run_config(file: &File, supplied: Supplied, notes: &mut Vec<String
         data: data(file, notes)?,
         tokenizer: TokenizerSection { path: sentence_piece.model_path.as_ref().map(Into::into), train: None },
         validation: None,
+        eval: None,
         training: training(file, notes)?,
         optimizer: optimizer(file),
         schedule: schedule(file)?,

@@ -120,6 +120,7 @@ fn note_what_is_lost(config: &RunConfig, notes: &mut Vec<String>) {
     let default = DataSection::with(Vec::new());
     let lost = [
         ("validation", config.validation.is_some(), "CoreNet's file does not validate"),
+        ("eval", config.eval.is_some(), "CoreNet asks no tasks while it trains"),
         ("sample", config.sample.is_some(), "CoreNet writes no text at the end"),
         ("export", config.export.is_some(), "CoreNet exports nothing at the end"),
         ("data.on_bad_record", data.on_bad_record != default.on_bad_record, "CoreNet stops at any bad record"),
