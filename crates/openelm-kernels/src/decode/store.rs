@@ -233,7 +233,7 @@ simd_fn! {
         let columns = matrix.columns;
         for (row, to) in to.chunks_exact_mut(columns).enumerate().take(count) {
             match matrix.dtype {
-                DType::F16 if columns % 16 == 0 => {
+                DType::F16 if columns.is_multiple_of(16) => {
                     let from = matrix.row(first + row).as_ptr().cast::<u16>();
                     for at in (0..columns).step_by(16) {
                         S::store(to.as_mut_ptr().add(at), S::load_f16(from.add(at)));

@@ -48,6 +48,8 @@ unsafe fn rows<B: Blocks512, const ROWS: usize, const TOKENS: usize>(part: &Part
     }
 }
 
+// Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
+#[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn together<B: Blocks512, const ROWS: usize, const TOKENS: usize>(part: &Part<'_>, first: usize) {
     let (matrix, x) = (part.matrix, part.x);

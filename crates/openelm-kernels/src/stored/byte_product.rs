@@ -250,6 +250,8 @@ struct Side {
 
 /// # Safety
 /// As in [`byte_product`], with AVX-512 VNNI.
+// Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
+#[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn tile_product<const ROWS: usize, const OFFSETS: bool>(
     side: &Side,

@@ -92,6 +92,8 @@ unsafe fn rows<S: Simd, T: Stored, const ROWS: usize, const TOKENS: usize>(part:
     }
 }
 
+// Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn together<S: Simd, T: Stored, const ROWS: usize, const TOKENS: usize>(part: &Part<'_>, first: usize) {
     let (matrix, x) = (part.matrix, part.x);
