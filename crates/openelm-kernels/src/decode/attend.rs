@@ -1,8 +1,11 @@
 //! Attention of single queries over kept keys and values: the heads of one group read them together.
 
-use super::store::{LayerParts, read_rows};
-use crate::simd::{Source, exp, simd_fn, sweep};
+use openelm_formats::DType;
+
+use super::store::{KvType, LayerParts, read_rows};
+use crate::simd::{Simd, Source, exp, simd_fn, sweep};
 use crate::stored::StoredMatrix;
+use crate::stored::floats::{Brain, Half, Single, Stored};
 use crate::{Isa, scratch};
 
 /// Positions whose keys or values are widened to f32 at a time.
@@ -23,14 +26,22 @@ pub(super) unsafe fn attend(isa: Isa, layer: &LayerParts<'_>, head: usize, lengt
         let (scores, tile) = words.split_at_mut(group * length);
         // SAFETY: the instruction set is available; every slice has the size that its name says.
         unsafe {
-            for first in (0..length).step_by(TILE) {
-                let count = TILE.min(length - first);
-                let rows = floats(isa, &keys, first, count, tile);
-                score(isa, rows, queries, head_dim, &mut scores[first..], length, count);
+            let whole = head_dim.is_multiple_of(16) && layer.kind != KvType::Q8;
+            if whole {
+                score_stored(isa, &keys, queries, scores);
+            } else {
+                for first in (0..length).step_by(TILE) {
+                    let count = TILE.min(length - first);
+                    let rows = floats(isa, &keys, first, count, tile);
+                    score(isa, rows, queries, head_dim, &mut scores[first..], length, count);
+                }
             }
             let scale = 1.0 / (head_dim as f32).sqrt();
             for scores in scores.chunks_exact_mut(length) {
                 soften(isa, scores, scale);
+            }
+            if whole {
+                return add_stored(isa, &values, scores, out);
             }
             out.fill(0.0);
             for first in (0..length).step_by(TILE) {
@@ -40,6 +51,108 @@ pub(super) unsafe fn attend(isa: Isa, layer: &LayerParts<'_>, head: usize, lengt
             }
         }
     });
+}
+
+/// Queries that meet a key or a value while it is in a register.
+const TOGETHER: usize = 4;
+
+simd_fn! {
+    /// scores[g · rows + i] = row i · query g. Rows are floats, of whole registers.
+    fn score_stored<S>(keys: &StoredMatrix<'_>, queries: &[f32], scores: &mut [f32]) {
+        for (queries, scores) in queries.chunks(TOGETHER * keys.columns).zip(scores.chunks_mut(TOGETHER * keys.rows)) {
+            match keys.dtype {
+                DType::F16 => by_group::<S, Half>(keys, queries, scores),
+                DType::BF16 => by_group::<S, Brain>(keys, queries, scores),
+                _ => by_group::<S, Single>(keys, queries, scores),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn by_group<S: Simd, T: Stored>(keys: &StoredMatrix<'_>, queries: &[f32], scores: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match queries.len() / keys.columns {
+            1 => score_group::<S, T, 1>(keys, queries, scores),
+            2 => score_group::<S, T, 2>(keys, queries, scores),
+            3 => score_group::<S, T, 3>(keys, queries, scores),
+            _ => score_group::<S, T, TOGETHER>(keys, queries, scores),
+        }
+    }
+}
+
+// Indices over constant ranges are unrolled into registers.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn score_group<S: Simd, T: Stored, const GROUP: usize>(keys: &StoredMatrix<'_>, queries: &[f32], scores: &mut [f32]) {
+    let (rows, columns) = (keys.rows, keys.columns);
+    assert!(queries.len() == GROUP * columns && scores.len() == GROUP * rows);
+    for row in 0..rows {
+        // SAFETY: the row lies in the matrix, a query has as many columns.
+        unsafe {
+            let from = keys.bytes.as_ptr().add(row * keys.row_bytes);
+            let mut sums = [S::splat(0.0); GROUP];
+            for at in (0..columns).step_by(16) {
+                let key = T::load::<S>(from.add(at * T::BYTES));
+                for g in 0..GROUP {
+                    sums[g] = S::fma(key, S::load(queries.as_ptr().add(g * columns + at)), sums[g]);
+                }
+            }
+            for g in 0..GROUP {
+                *scores.as_mut_ptr().add(g * rows + row) = S::sum(sums[g]);
+            }
+        }
+    }
+}
+
+simd_fn! {
+    /// out[g] = Σ weights[g · rows + i] · row i. Rows are floats, of whole registers.
+    fn add_stored<S>(values: &StoredMatrix<'_>, weights: &[f32], out: &mut [f32]) {
+        for (weights, out) in weights.chunks(TOGETHER * values.rows).zip(out.chunks_mut(TOGETHER * values.columns)) {
+            match values.dtype {
+                DType::F16 => add_by_group::<S, Half>(values, weights, out),
+                DType::BF16 => add_by_group::<S, Brain>(values, weights, out),
+                _ => add_by_group::<S, Single>(values, weights, out),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_by_group<S: Simd, T: Stored>(values: &StoredMatrix<'_>, weights: &[f32], out: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match out.len() / values.columns {
+            1 => add_group::<S, T, 1>(values, weights, out),
+            2 => add_group::<S, T, 2>(values, weights, out),
+            3 => add_group::<S, T, 3>(values, weights, out),
+            _ => add_group::<S, T, TOGETHER>(values, weights, out),
+        }
+    }
+}
+
+// As above.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn add_group<S: Simd, T: Stored, const GROUP: usize>(values: &StoredMatrix<'_>, weights: &[f32], out: &mut [f32]) {
+    let (rows, columns) = (values.rows, values.columns);
+    assert!(out.len() == GROUP * columns && weights.len() == GROUP * rows);
+    for at in (0..columns).step_by(16) {
+        // SAFETY: rows lie in the matrix, weights and sums in their slices.
+        unsafe {
+            let mut sums = [S::splat(0.0); GROUP];
+            for row in 0..rows {
+                let value = T::load::<S>(values.bytes.as_ptr().add(row * values.row_bytes + at * T::BYTES));
+                for g in 0..GROUP {
+                    sums[g] = S::fma(value, S::splat(*weights.as_ptr().add(g * rows + row)), sums[g]);
+                }
+            }
+            for g in 0..GROUP {
+                S::store(out.as_mut_ptr().add(g * columns + at), sums[g]);
+            }
+        }
+    }
 }
 
 /// `count` rows of `matrix` from `first` on as f32, in `tile`.

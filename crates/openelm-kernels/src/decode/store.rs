@@ -233,6 +233,7 @@ simd_fn! {
         let columns = matrix.columns;
         for (row, to) in to.chunks_exact_mut(columns).enumerate().take(count) {
             match matrix.dtype {
+                DType::F32 => bytemuck::cast_slice_mut(to).copy_from_slice(matrix.row(first + row)),
                 DType::F16 if columns.is_multiple_of(16) => {
                     let from = matrix.row(first + row).as_ptr().cast::<u16>();
                     for at in (0..columns).step_by(16) {

@@ -2,6 +2,7 @@
 
 use openelm_formats::DType;
 
+use super::floats::{Brain, Half, Single, Stored};
 use super::rows::{Part, ahead};
 use crate::simd::{Simd, prefetch, simd_fn};
 
@@ -16,44 +17,6 @@ simd_fn! {
             DType::F16 => by_tokens::<S, Half>(part),
             _ => by_tokens::<S, Brain>(part),
         }
-    }
-}
-
-/// A float type in a file's bytes, which need no alignment.
-trait Stored {
-    const BYTES: usize;
-    /// # Safety
-    /// The instruction set is available, and 16 values lie at `from`.
-    unsafe fn load<S: Simd>(from: *const u8) -> S::V;
-}
-
-struct Single;
-impl Stored for Single {
-    const BYTES: usize = 4;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u8) -> S::V {
-        // SAFETY: the caller's promise.
-        unsafe { S::load(from.cast()) }
-    }
-}
-
-struct Half;
-impl Stored for Half {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u8) -> S::V {
-        // SAFETY: the caller's promise.
-        unsafe { S::load_f16(from.cast()) }
-    }
-}
-
-struct Brain;
-impl Stored for Brain {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u8) -> S::V {
-        // SAFETY: the caller's promise.
-        unsafe { S::load_half(from.cast()) }
     }
 }
 

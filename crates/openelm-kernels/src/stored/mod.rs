@@ -17,6 +17,7 @@ mod byte_product;
 #[cfg(target_arch = "x86_64")]
 mod byte_rows;
 mod float_rows;
+pub(crate) mod floats;
 mod layout;
 mod linear;
 mod matrix;
