@@ -1,7 +1,7 @@
 //! What a model is worth: multiple-choice tasks and perplexity, with the numbers of EleutherAI's lm-evaluation-harness 0.4.2.
 //!
 //! - [`find_tasks`] finds task files, shipped ones (`configs/eval`) and a user's own; [`Task::load`] renders every row of the data.
-//! - [`evaluate`] asks a task of any [`TokenScorer`](openelm_infer::TokenScorer); [`rolling`] scores whole texts.
+//! - [`evaluate`] asks a task of any [`TokenScorer`]; [`rolling`] scores whole texts.
 //! - [`Report`]: table, the harness's JSON, and with [`html`] a page that compares models.
 //!
 //! What must stay true: texts, few-shot examples and metrics are the harness's; everything that can be wrong with files and rows is

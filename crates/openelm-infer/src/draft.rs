@@ -86,7 +86,7 @@ fn look_up(seen: &[u32], tokens: usize) -> &[u32] {
     for length in (1..=LONGEST.min(seen.len().saturating_sub(1))).rev() {
         let (before, end) = seen.split_at(seen.len() - length);
         let places = seen.windows(length).take(before.len());
-        if let Some(place) = places.enumerate().filter(|(_, window)| *window == end).map(|(place, _)| place).last() {
+        if let Some(place) = places.enumerate().filter(|(_, window)| *window == end).map(|(place, _)| place).next_back() {
             let follows = &seen[place + length..];
             return &follows[..tokens.min(follows.len())];
         }

@@ -329,7 +329,7 @@ mod tests {
     fn norms_are_those_of_the_sum() {
         let device = Device::flex();
         let tensor = |rows: usize, columns: usize, step: f32| {
-            let values: Vec<f32> = (0..rows * columns).map(|at| ((at as f32 * step).sin())).collect();
+            let values: Vec<f32> = (0..rows * columns).map(|at| (at as f32 * step).sin()).collect();
             Tensor::<1>::from_floats(&values[..], &device).reshape([rows, columns])
         };
         let low = LowRank { a: tensor(2, 5, 0.7), b: tensor(3, 2, 1.3), magnitude: None, scale: 1.5, dropout: 0.0, kept: None };

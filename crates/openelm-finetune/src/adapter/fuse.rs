@@ -105,7 +105,7 @@ mod tests {
         let work = Rows { left: &[1.0, 2.0, 0.5, -1.0], right: &[1.0, 0.0, 2.0, 3.0, 1.0, 0.0], rank: 2, scale: 2.0, magnitudes: None };
         let mut rows = vec![1.0; 3];
         work.add_to(1, 3, &mut rows);
-        assert_eq!(rows, [1.0 + 2.0 * (0.5 - 3.0), 1.0 + 2.0 * -1.0, 1.0 + 2.0 * 1.0]);
+        assert_eq!(rows, [1.0 + 2.0 * (0.5 - 3.0), 1.0 - 2.0, 1.0 + 2.0]);
         let work = Rows { magnitudes: Some(&[0.0, 10.0]), left: &[0.0; 4], ..work };
         let mut rows = vec![3.0, 0.0, 4.0];
         work.add_to(1, 3, &mut rows);

@@ -15,7 +15,7 @@ use super::matrix::StoredRows;
 use crate::matmul::micro::Unit;
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
-use crate::simd::{Source, round_half};
+use crate::simd::{Sink, Source, simd_fn, sweep};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, scratch};
 
@@ -86,25 +86,33 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
             }
             for (token, sums) in sums.chunks_exact(STRIP).enumerate() {
                 let at = token * n + first;
-                // SAFETY: this task alone writes these columns.
+                // SAFETY: the instruction set is available; this task alone writes these columns.
                 unsafe {
                     if let Some(to) = &to {
-                        let to = to.part(at, width);
-                        match base {
-                            Some(base) => {
-                                let base = &base[at..at + width];
-                                to.iter_mut().zip(sums).zip(base).for_each(|((to, sum), base)| *to = sum + base);
-                            }
-                            None => to.copy_from_slice(&sums[..width]),
-                        }
+                        let base = base.map(|base| &base[at..at + width]);
+                        store(cpu.isa, &sums[..width], base, Sink::F32(to.part(at, width).as_mut_ptr()));
                     }
                     if let Some(halves) = &halves {
-                        halves.part(at, width).iter_mut().zip(sums).for_each(|(to, sum)| *to = round_half(*sum));
+                        store(cpu.isa, &sums[..width], None, Sink::Bf16(halves.part(at, width).as_mut_ptr()));
                     }
                 }
             }
         });
     });
+}
+
+simd_fn! {
+    /// Sums, and another row if there is one, to where they belong.
+    fn store<S>(sums: &[f32], base: Option<&[f32]>, to: Sink) {
+        let from = Source::F32(sums.as_ptr());
+        sweep!(sums.len(), |at, lanes| {
+            let mut v = from.load::<S>(at, lanes);
+            if let Some(base) = base {
+                v = S::add(v, Source::F32(base.as_ptr()).load::<S>(at, lanes));
+            }
+            to.store::<S>(at, v, lanes);
+        });
+    }
 }
 
 /// Unpacks a block of a strip. Gives the zero level that all its weights share, or `None` when offsets are needed.

@@ -1,5 +1,6 @@
 //! Many activations in 8 bits: levels row by row, and for every 32 of them a scale and two sums.
 
+use super::prepared::MAGIC;
 use crate::simd::{Source, simd_fn, sweep};
 use crate::threads::Parts;
 use crate::{Cpu, Values};
@@ -72,7 +73,7 @@ simd_fn! {
                 S::store_first(rounded.as_mut_ptr().add(at), v, lanes);
             });
             for (level, value) in levels.iter_mut().zip(&rounded) {
-                *level = *value as i8;
+                *level = (*value + MAGIC).to_bits() as i8;
             }
             // A sum of 32 levels is a whole number that f32 holds exactly.
             let total = S::sum(total);

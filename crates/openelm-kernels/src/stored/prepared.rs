@@ -54,6 +54,10 @@ impl Prepared {
     }
 }
 
+/// Added to a whole number of at most 8 bits, it leaves that number in the lowest bits: 1.5 · 2^23. Any other value gives some number too,
+/// and compilers make vectors of it, which they do not of a saturating cast.
+pub(super) const MAGIC: f32 = 12_582_912.0;
+
 simd_fn! {
     /// One row into levels, scales and sums.
     fn quantise<S>(values: &[f32], levels: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
@@ -76,7 +80,7 @@ simd_fn! {
                 S::store_first(rounded.as_mut_ptr().add(at), v, lanes);
             });
             for (level, value) in levels.iter_mut().zip(&rounded) {
-                *level = *value as i8;
+                *level = (*value + MAGIC).to_bits() as i8;
             }
             scales.fill(scale);
             for (sum, four) in sums.iter_mut().zip(rounded.chunks_exact(GROUP)) {
