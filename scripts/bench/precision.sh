@@ -7,8 +7,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-$(mktemp -d)}
+mkdir -p "$out"
 for dtype in f32 bf16; do
-    target/release/openelm train scripts/bench/precision.yaml --out "$out/$dtype" --set training.dtype=$dtype 2> "$out/$dtype.log"
+    target/release/openelm train scripts/bench/precision.yaml --out "$out/$dtype" --set training.dtype=$dtype > "$out/$dtype.out" 2> "$out/$dtype.log"
 done
 python3 - "$out" <<'PYTHON'
 import json, sys
