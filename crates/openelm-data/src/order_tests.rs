@@ -144,14 +144,15 @@ proptest! {
                     stream.extend(&filled[again..]);
                 }
             }
+            // The document that the last block ends in is not whole, and what there is of it may be another's text.
+            stream.truncate(stream.iter().rposition(|id| *id == 2).unwrap_or(0));
             for document in stream.split(|id| *id == 2) {
                 if document.first() == Some(&1) {
                     let text: Vec<u8> = document[1..].iter().map(|id| (*id - 3) as u8).collect();
                     *counts.entry(String::from_utf8(text).unwrap()).or_default() += 1;
                 }
             }
-            // The document that the last block ends in is not whole.
-            counts.retain(|text, _| all.contains(text));
+            prop_assert!(counts.keys().all(|text| all.contains(text)), "lane {lane}: {counts:?}");
             let most = counts.values().max().copied().unwrap_or(0);
             prop_assert!(most >= 2 && counts.values().all(|count| *count + 1 >= most), "lane {lane}: {counts:?}");
             for text in counts.into_keys() {
