@@ -3,10 +3,10 @@
 
 use super::{
     Seen,
-    forward::{finish, soften},
+    forward::QueryBlock,
     tiles::{BLOCK, Tiles},
 };
-use crate::decode::store::{LayerParts, read_rows};
+use crate::decode::store::LayerParts;
 use crate::error::check;
 use crate::simd::Source;
 use crate::threads::Parts;
@@ -45,10 +45,9 @@ pub(crate) unsafe fn attention_cached(
     let tiles = Tiles::new(cpu, precision, head_dim);
     let total = start + count;
     let (key_blocks, query_blocks) = (total.div_ceil(BLOCK), count.div_ceil(BLOCK));
-    let scale = 1.0 / (head_dim as f32).sqrt();
 
-    let (keys_words, values_words) = (tiles.rows_words(), tiles.columns_words());
-    let mut packed = cpu.arena.take(heads.keys * key_blocks * (keys_words + values_words));
+    let block_words = tiles.block_words();
+    let mut packed = cpu.arena.take(heads.keys * key_blocks * block_words);
     let room = Parts::new(packed.words_mut());
     cpu.threads.for_each(heads.keys * key_blocks, |task| {
         let (head, block) = (task / key_blocks, task % key_blocks);
@@ -57,20 +56,18 @@ pub(crate) unsafe fn attention_cached(
             let floats: &mut [f32] = bytemuck::cast_slice_mut(words);
             // SAFETY: each task packs into its own room; nobody writes the store.
             unsafe {
-                let to = room.part(task * (keys_words + values_words), keys_words + values_words).as_mut_ptr();
+                let to = room.part(task * block_words, block_words).as_mut_ptr();
                 let (keys, values) = layer.head(head, total);
-                read_rows(cpu.isa, &keys, block * BLOCK, rows, floats);
+                keys.unpack_rows(cpu.isa, block * BLOCK, rows, floats);
                 tiles.pack_right(cpu, Source::F32(floats.as_ptr()), head_dim, rows, to);
-                read_rows(cpu.isa, &values, block * BLOCK, rows, floats);
-                tiles.pack_channels(cpu, Source::F32(floats.as_ptr()), head_dim, rows, to.add(keys_words));
+                values.unpack_rows(cpu.isa, block * BLOCK, rows, floats);
+                tiles.pack_channels(cpu, Source::F32(floats.as_ptr()), head_dim, rows, to.add(tiles.rows_words()));
             }
         });
     });
     let packed = packed.words();
 
     let out = attended.sink();
-    let query_words = tiles.rows_words();
-    let words = query_words + 2 * BLOCK * BLOCK + BLOCK * tiles.head_columns + 2 * BLOCK;
     cpu.threads.for_each(heads.queries * query_blocks, |task| {
         // The last block of queries sees most keys: longest tasks first.
         let (block, head) = (query_blocks - 1 - task / heads.queries, task % heads.queries);
@@ -78,56 +75,19 @@ pub(crate) unsafe fn attention_cached(
         let rows = BLOCK.min(count - first_query);
         let group = head / (heads.queries / heads.keys);
         let visible = start + first_query + rows;
-        scratch::with(words, |words| {
-            let (queries, words) = words.split_at_mut(query_words);
-            let (scores, words) = words.split_at_mut(BLOCK * BLOCK);
-            let (weights, words) = words.split_at_mut(BLOCK * BLOCK);
-            let (sums, state) = words.split_at_mut(BLOCK * tiles.head_columns);
-            let scores: &mut [f32] = bytemuck::cast_slice_mut(scores);
-            let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
-            let state: &mut [f32] = bytemuck::cast_slice_mut(state);
-            let (maxima, totals) = state.split_at_mut(BLOCK);
-            sums.fill(0.0);
-            maxima.fill(f32::NEG_INFINITY);
-            totals.fill(0.0);
-            // SAFETY: the instruction set is available, and every size is a block's.
-            unsafe {
-                let from = Source::F32(turned.as_ptr()).add(first_query * heads.turned_width() + head * head_dim);
-                tiles.pack_left(cpu, from, heads.turned_width(), rows, queries.as_mut_ptr());
-                for key_block in 0..visible.div_ceil(BLOCK) {
-                    let first_key = key_block * BLOCK;
-                    let keys = BLOCK.min(total - first_key);
-                    let at = (group * key_blocks + key_block) * (keys_words + values_words);
-                    let (key_panels, value_panels) = (packed[at..].as_ptr(), packed[at + keys_words..].as_ptr());
-                    let panels = keys.div_ceil(tiles.micro.width);
-                    tiles.multiply(rows, tiles.head_units, queries.as_ptr(), 0, key_panels, panels, scores.as_mut_ptr(), BLOCK, false);
-                    for i in 0..rows {
-                        let end = (start + first_query + i + 1).saturating_sub(first_key).min(keys);
-                        let sums = &mut sums[i * tiles.head_columns..(i + 1) * tiles.head_columns];
-                        let to = tiles.sink(weights.as_mut_ptr()).add(i * BLOCK);
-                        let scores = &scores[i * BLOCK..(i + 1) * BLOCK];
-                        soften(
-                            cpu.isa,
-                            scores,
-                            Seen { begin: 0, end, gap_begin: 0, gap_end: 0 },
-                            scale,
-                            &mut maxima[i],
-                            &mut totals[i],
-                            sums,
-                            to,
-                            tiles.rounds(),
-                        );
-                    }
-                    let (units, stride) = (tiles.micro.units(keys), tiles.block_units);
-                    let (from, to, columns) = (weights.as_ptr(), sums.as_mut_ptr(), tiles.head_columns);
-                    tiles.multiply(rows, units, from, stride, value_panels, tiles.head_panels, to, columns, true);
-                }
-                for i in 0..rows {
-                    let to = out.add((row + first_query + i) * heads.query_width() + head * head_dim);
-                    finish(cpu.isa, &sums[i * tiles.head_columns..][..head_dim], 1.0 / totals[i], to);
-                }
-            }
-        });
+        let packed = &packed[group * key_blocks * block_words..][..key_blocks * block_words];
+        // SAFETY: the instruction set is available; the queries and the outputs lie in the slices checked above, and this task alone
+        // writes its own.
+        unsafe {
+            let queries = Source::F32(turned.as_ptr()).add(first_query * heads.turned_width() + head * head_dim);
+            let block = QueryBlock { cpu, tiles: &tiles, rows, queries, stride: heads.turned_width(), packed, keys: total };
+            let seen = |i: usize, first_key: usize, keys: usize| {
+                let end = (start + first_query + i + 1).saturating_sub(first_key).min(keys);
+                Seen { begin: 0, end, gap_begin: 0, gap_end: 0 }
+            };
+            let to = out.add((row + first_query) * heads.query_width() + head * head_dim);
+            block.attend(0..visible.div_ceil(BLOCK), seen, to, heads.query_width(), |_, _| {});
+        }
     });
     Ok(())
 }

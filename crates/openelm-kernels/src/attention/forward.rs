@@ -1,6 +1,8 @@
 //! Attention forward: for one block of queries of one head, over the blocks of keys that it sees, a running maximum and
 //! sum of exponentials.
 
+use std::ops::Range;
+
 use super::{
     AttentionShape, Seen,
     tiles::{BLOCK, Tiles},
@@ -29,11 +31,10 @@ pub fn attention_forward(
     let head_dim = heads.head_dim;
     let tiles = Tiles::new(cpu, precision, head_dim);
     let blocks = sequence.div_ceil(BLOCK);
-    let scale = 1.0 / (head_dim as f32).sqrt();
 
     // Keys and values are packed once for all queries and all heads of a group.
-    let (keys_words, values_words) = (tiles.rows_words(), tiles.columns_words());
-    let mut packed = cpu.arena.take(batch * heads.keys * blocks * (keys_words + values_words));
+    let block_words = tiles.block_words();
+    let mut packed = cpu.arena.take(batch * heads.keys * blocks * block_words);
     let room = Parts::new(packed.words_mut());
     cpu.threads.for_each(batch * heads.keys * blocks, |task| {
         let (row_head, block) = (task / blocks, task % blocks);
@@ -42,18 +43,16 @@ pub fn attention_forward(
         let token = row * sequence + block * BLOCK;
         // SAFETY: each task packs into its own room; the rows lie in the slices checked above.
         unsafe {
-            let to = room.part(task * (keys_words + values_words), keys_words + values_words).as_mut_ptr();
+            let to = room.part(task * block_words, block_words).as_mut_ptr();
             let keys = turned.source().add(token * heads.turned_width() + (heads.queries + head) * head_dim);
             tiles.pack_right(cpu, keys, heads.turned_width(), rows, to);
             let values = joint.source().add(token * heads.joint_width() + (heads.queries + heads.keys + head) * head_dim);
-            tiles.pack_channels(cpu, values, heads.joint_width(), rows, to.add(keys_words));
+            tiles.pack_channels(cpu, values, heads.joint_width(), rows, to.add(tiles.rows_words()));
         }
     });
     let packed = packed.words();
 
     let (out, log_sums) = (attended.sink(), Parts::new(log_sums));
-    let query_words = tiles.rows_words();
-    let words = query_words + 2 * BLOCK * BLOCK + BLOCK * tiles.head_columns + 2 * BLOCK;
     cpu.threads.for_each(batch * heads.queries * blocks, |task| {
         // The last block of queries sees most keys: longest tasks first.
         let (block, row_head) = (blocks - 1 - task / (batch * heads.queries), task % (batch * heads.queries));
@@ -62,8 +61,56 @@ pub fn attention_forward(
         let rows = BLOCK.min(sequence - first_query);
         let token = row * sequence + first_query;
         let group = row * heads.keys + head / (heads.queries / heads.keys);
-        let first_keys: [usize; BLOCK] = std::array::from_fn(|i| if i < rows { shape.first_key(row, first_query + i) } else { usize::MAX });
-        let first_block = first_keys.iter().min().map_or(0, |first| first / BLOCK);
+        let first_block = (0..rows).map(|i| shape.first_key(row, first_query + i)).min().map_or(0, |first| first / BLOCK);
+        let packed = &packed[group * blocks * block_words..][..blocks * block_words];
+        // SAFETY: the instruction set is available; the queries and the outputs lie in the slices checked above, and this task alone
+        // writes its own.
+        unsafe {
+            let queries = turned.source().add(token * heads.turned_width() + head * head_dim);
+            let block = QueryBlock { cpu, tiles: &tiles, rows, queries, stride: heads.turned_width(), packed, keys: sequence };
+            let log_sums = log_sums.part((row * heads.queries + head) * sequence + first_query, rows);
+            let to = out.add(token * heads.query_width() + head * head_dim);
+            let seen = |i: usize, first_key: usize, keys: usize| shape.seen(row, first_query + i, first_key, keys);
+            block.attend(first_block..first_query / BLOCK + 1, seen, to, heads.query_width(), |i, log_sum| log_sums[i] = log_sum);
+        }
+    });
+    Ok(())
+}
+
+/// Up to [`BLOCK`] queries of one head, and the packed keys and values of its group.
+pub(super) struct QueryBlock<'a> {
+    pub(super) cpu: &'a Cpu,
+    pub(super) tiles: &'a Tiles,
+    /// Queries.
+    pub(super) rows: usize,
+    /// The first of them; the others lie `stride` apart.
+    pub(super) queries: Source,
+    pub(super) stride: usize,
+    /// [blocks][`Tiles::block_words`]
+    pub(super) packed: &'a [u32],
+    /// Keys in all blocks together.
+    pub(super) keys: usize,
+}
+
+impl QueryBlock<'_> {
+    /// Goes through `blocks` of keys and writes each query's sum of values to `to`, where rows are `to_stride` apart. `seen` is given a
+    /// query's number, the first key of a block and the block's keys; `log_sum` a query's number and the logarithm of its sum of
+    /// exponentials.
+    ///
+    /// # Safety
+    /// The instruction set is available; queries and outputs lie in their slices, and nobody else touches these outputs.
+    pub(super) unsafe fn attend(
+        &self,
+        blocks: Range<usize>,
+        seen: impl Fn(usize, usize, usize) -> Seen,
+        to: Sink,
+        to_stride: usize,
+        mut log_sum: impl FnMut(usize, f32),
+    ) {
+        let Self { cpu, tiles, rows, .. } = *self;
+        let (query_words, block_words) = (tiles.rows_words(), tiles.block_words());
+        let scale = 1.0 / (tiles.head_dim as f32).sqrt();
+        let words = query_words + 2 * BLOCK * BLOCK + BLOCK * tiles.head_columns + 2 * BLOCK;
         scratch::with(words, |words| {
             let (queries, words) = words.split_at_mut(query_words);
             let (scores, words) = words.split_at_mut(BLOCK * BLOCK);
@@ -76,57 +123,43 @@ pub fn attention_forward(
             sums.fill(0.0);
             maxima.fill(f32::NEG_INFINITY);
             totals.fill(0.0);
-            // SAFETY: the instruction set is available, and every size is a block's.
+            // SAFETY: the caller's promise, and every size is a block's.
             unsafe {
-                let from = turned.source().add(token * heads.turned_width() + head * head_dim);
-                tiles.pack_left(cpu, from, heads.turned_width(), rows, queries.as_mut_ptr());
-                for key_block in first_block..=block {
-                    let first_key = key_block * BLOCK;
-                    let keys = BLOCK.min(sequence - first_key);
-                    let seen = |i: usize| shape.seen(row, first_query + i, first_key, keys);
-                    if (0..rows).all(|i| seen(i).is_empty()) {
+                tiles.pack_left(cpu, self.queries, self.stride, rows, queries.as_mut_ptr());
+                for block in blocks {
+                    let first_key = block * BLOCK;
+                    let keys = BLOCK.min(self.keys - first_key);
+                    if (0..rows).all(|i| seen(i, first_key, keys).is_empty()) {
                         continue;
                     }
-                    let at = (group * blocks + key_block) * (keys_words + values_words);
-                    let (key_panels, value_panels) = (packed[at..].as_ptr(), packed[at + keys_words..].as_ptr());
+                    let packed = &self.packed[block * block_words..][..block_words];
+                    let (key_panels, value_panels) = (packed.as_ptr(), packed[query_words..].as_ptr());
                     let panels = keys.div_ceil(tiles.micro.width);
                     tiles.multiply(rows, tiles.head_units, queries.as_ptr(), 0, key_panels, panels, scores.as_mut_ptr(), BLOCK, false);
                     for i in 0..rows {
                         let sums = &mut sums[i * tiles.head_columns..(i + 1) * tiles.head_columns];
                         let to = tiles.sink(weights.as_mut_ptr()).add(i * BLOCK);
                         let scores = &scores[i * BLOCK..(i + 1) * BLOCK];
-                        soften(cpu.isa, scores, seen(i), scale, &mut maxima[i], &mut totals[i], sums, to, tiles.rounds());
+                        let seen = seen(i, first_key, keys);
+                        soften(cpu.isa, scores, seen, scale, &mut maxima[i], &mut totals[i], sums, to, tiles.rounds());
                     }
-                    let stride = tiles.block_units;
-                    let to = sums.as_mut_ptr();
-                    tiles.multiply(
-                        rows,
-                        tiles.micro.units(keys),
-                        weights.as_ptr(),
-                        stride,
-                        value_panels,
-                        tiles.head_panels,
-                        to,
-                        tiles.head_columns,
-                        true,
-                    );
+                    let (units, stride) = (tiles.micro.units(keys), tiles.block_units);
+                    let (from, to, columns) = (weights.as_ptr(), sums.as_mut_ptr(), tiles.head_columns);
+                    tiles.multiply(rows, units, from, stride, value_panels, tiles.head_panels, to, columns, true);
                 }
-                let log_sums = log_sums.part((row * heads.queries + head) * sequence + first_query, rows);
                 for i in 0..rows {
-                    log_sums[i] = maxima[i] + totals[i].ln();
-                    let to = out.add((token + i) * heads.query_width() + head * head_dim);
-                    finish(cpu.isa, &sums[i * tiles.head_columns..][..head_dim], 1.0 / totals[i], to);
+                    log_sum(i, maxima[i] + totals[i].ln());
+                    finish(cpu.isa, &sums[i * tiles.head_columns..][..tiles.head_dim], 1.0 / totals[i], to.add(i * to_stride));
                 }
             }
         });
-    });
-    Ok(())
+    }
 }
 
 simd_fn! {
     /// One row of a block of scores into weights e^(scale · score − maximum), 0 for what is not seen; what was summed so
     /// far is scaled down when the maximum grows.
-    pub(super) fn soften<S>(
+    fn soften<S>(
         scores: &[f32], seen: Seen, scale: f32, maximum: &mut f32, total: &mut f32, sums: &mut [f32],
         weights: Sink, rounds: bool
     ) {
@@ -185,7 +218,7 @@ simd_fn! {
 }
 
 simd_fn! {
-    pub(super) fn finish<S>(sums: &[f32], factor: f32, to: Sink) {
+    fn finish<S>(sums: &[f32], factor: f32, to: Sink) {
         let from = Source::F32(sums.as_ptr());
         sweep!(sums.len(), |at, lanes| {
             to.store::<S>(at, S::mul(from.load::<S>(at, lanes), S::splat(factor)), lanes);

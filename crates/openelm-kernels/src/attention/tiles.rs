@@ -48,6 +48,11 @@ impl Tiles {
         self.block_units * self.head_columns
     }
 
+    /// Words of a packed block of keys, then of values.
+    pub(super) fn block_words(&self) -> usize {
+        self.rows_words() + self.columns_words()
+    }
+
     /// Packs `rows` rows of a head as left tiles, summed over the head.
     ///
     /// # Safety

@@ -2,7 +2,7 @@
 
 use openelm_formats::DType;
 
-use super::store::{KvType, LayerParts, read_rows};
+use super::store::{KvType, LayerParts};
 use crate::simd::{Simd, Source, exp, simd_fn, sweep};
 use crate::stored::StoredMatrix;
 use crate::stored::floats::{Brain, Half, Single, Stored};
@@ -161,7 +161,7 @@ unsafe fn add_group<S: Simd, T: Stored, const GROUP: usize>(values: &StoredMatri
 /// The instruction set is available.
 unsafe fn floats<'a>(isa: Isa, matrix: &StoredMatrix<'_>, first: usize, count: usize, tile: &'a mut [f32]) -> &'a [f32] {
     // SAFETY: the caller's promise.
-    unsafe { read_rows(isa, matrix, first, count, tile) };
+    unsafe { matrix.unpack_rows(isa, first, count, tile) };
     &tile[..count * matrix.columns]
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What must stay true: between two phases nobody writes what another reads.
 
-use super::{Piece, attend::attend, model::StoredModel};
+use super::{Piece, attend::attend, model::StoredModel, wanted_of};
 use crate::norm;
 use crate::rope;
 use crate::simd::{Sink, Source, sigmoid, simd_fn, sweep};
@@ -23,24 +23,14 @@ struct Place {
 
 /// See [`read_tokens`](super::read_tokens).
 pub(super) fn read(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], logits: &mut [f32]) -> Result<(), KernelError> {
-    let dim = model.model_dim;
-    let mut places = Vec::new();
-    let mut wanted = Vec::new();
-    for (number, piece) in pieces.iter().enumerate() {
-        for i in 0..piece.ids.len() {
-            if i + piece.logits >= piece.ids.len() {
-                wanted.push(places.len());
-            }
-            places.push(Place { piece: number, position: piece.start + i });
-        }
-    }
+    let place = |(piece, held): (usize, &Piece<'_, '_>)| {
+        let start = held.start;
+        (0..held.ids.len()).map(move |i| Place { piece, position: start + i })
+    };
+    let places: Vec<Place> = pieces.iter().enumerate().flat_map(place).collect();
+    let wanted = wanted_of(pieces);
     let tokens = places.len();
-    let ids = pieces.iter().flat_map(|piece| piece.ids);
-    let mut x = vec![0.0; tokens * dim];
-    for (id, x) in ids.zip(x.chunks_exact_mut(dim)) {
-        let (matrix, row, _) = model.table.locate(*id as usize);
-        matrix.read_row(row, x)?;
-    }
+    let mut x = model.embed(pieces)?;
     let widest = |width: &dyn Fn(&super::StoredBlock<'_>) -> usize| model.blocks.iter().map(width).max().unwrap_or(0);
     let mut joint = vec![0.0; tokens * widest(&|block| block.shape.heads.joint_width())];
     let mut attended = vec![0.0; tokens * widest(&|block| block.shape.heads.query_width())];

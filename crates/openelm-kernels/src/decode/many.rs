@@ -1,6 +1,6 @@
 //! Many tokens through the model: matrix products, with panels of the weights unpacked where they are used.
 
-use super::{Piece, attend::attend, model::StoredModel};
+use super::{Piece, attend::attend, model::StoredModel, wanted_of};
 use crate::attention::{CachedAttention, attention_cached};
 use crate::matmul::product::Target;
 use crate::stored::{MOST_TOKENS, StoredRows, multiply_many, stored_linear};
@@ -16,17 +16,8 @@ pub(super) fn read(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>],
 fn inside(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], logits: &mut [f32]) -> Result<(), KernelError> {
     let dim = model.model_dim;
     let tokens: usize = pieces.iter().map(|piece| piece.ids.len()).sum();
-    let mut wanted = Vec::new();
-    let mut first = 0;
-    for piece in pieces {
-        wanted.extend(first + piece.ids.len() - piece.logits..first + piece.ids.len());
-        first += piece.ids.len();
-    }
-    let mut x = vec![0.0; tokens * dim];
-    for (id, x) in pieces.iter().flat_map(|piece| piece.ids).zip(x.chunks_exact_mut(dim)) {
-        let (matrix, row, _) = model.table.locate(*id as usize);
-        matrix.read_row(row, x)?;
-    }
+    let wanted = wanted_of(pieces);
+    let mut x = model.embed(pieces)?;
     let mut scales = vec![0.0; tokens];
     let mut middle = vec![0.0; tokens * dim];
     let last = model.blocks.len().saturating_sub(1);

@@ -38,6 +38,17 @@ pub(crate) struct Piece<'a, 'b> {
     pub(crate) logits: usize,
 }
 
+/// The numbers of the tokens, counted over all pieces, whose logits are wanted.
+fn wanted_of(pieces: &[Piece<'_, '_>]) -> Vec<usize> {
+    let mut wanted = Vec::new();
+    let mut end = 0;
+    for piece in pieces {
+        end += piece.ids.len();
+        wanted.extend(end - piece.logits..end);
+    }
+    wanted
+}
+
 /// Reads the tokens of all runs; `logits` [tokens with logits, vocabulary] gets theirs, run by run.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! A model's weights as a file stores them, block by block.
 
-use super::store::KvStore;
+use super::{Piece, store::KvStore};
 use crate::error::check;
 use crate::stored::StoredRows;
 use crate::{BlockShape, HeadNorms, KernelError, RotaryTables};
@@ -73,6 +73,17 @@ impl StoredModel<'_> {
             }
         }
         check("stored model", "sin", self.tables.cos.len(), self.tables.sin.len())
+    }
+
+    /// The rows of the table for the ids of all pieces: [tokens, model_dim].
+    pub(super) fn embed(&self, pieces: &[Piece<'_, '_>]) -> Result<Vec<f32>, KernelError> {
+        let tokens: usize = pieces.iter().map(|piece| piece.ids.len()).sum();
+        let mut x = vec![0.0; tokens * self.model_dim];
+        for (id, x) in pieces.iter().flat_map(|piece| piece.ids).zip(x.chunks_exact_mut(self.model_dim)) {
+            let (matrix, row, _) = self.table.locate(*id as usize);
+            matrix.read_row(row, x)?;
+        }
+        Ok(x)
     }
 
     /// Positions of the rotary tables.

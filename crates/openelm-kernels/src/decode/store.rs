@@ -5,7 +5,7 @@
 use half::f16;
 use openelm_formats::DType;
 
-use crate::simd::{round_half, simd_fn};
+use crate::simd::round_half;
 use crate::stored::StoredMatrix;
 use crate::threads::Parts;
 use crate::{Heads, KernelError};
@@ -60,19 +60,18 @@ impl KvStore {
     /// # Errors
     /// When a head is no whole number of the type's blocks.
     pub fn new(kind: KvType, heads: impl IntoIterator<Item = Heads>, capacity: usize) -> Result<Self, KernelError> {
-        let mut layers = Vec::new();
+        let mut empty = Self { kind, capacity: 0, length: 0, layers: Vec::new() };
         for heads in heads {
             if !heads.head_dim.is_multiple_of(kind.dtype().block_len()) {
                 let (reason, hint) = ("which is no whole number of blocks of 32", "keep keys and values in f16, bf16 or f32");
                 return Err(KernelError::Dimension { operation: "key/value store", what: "head_dim", value: heads.head_dim, reason, hint });
             }
-            let bytes = heads.keys * capacity * kind.row_bytes(heads.head_dim);
-            layers.push(Layer { heads: heads.keys, head_dim: heads.head_dim, keys: vec![0; bytes], values: vec![0; bytes] });
+            empty.layers.push(Layer { heads: heads.keys, head_dim: heads.head_dim, keys: Vec::new(), values: Vec::new() });
         }
-        Ok(Self { kind, capacity, length: 0, layers })
+        Ok(empty.sized(capacity))
     }
 
-    /// An empty store of the same kind with room for `capacity` positions.
+    /// An empty store of the same kind with room for `capacity` positions. Its zeros cost nothing until they are touched.
     pub fn sized(&self, capacity: usize) -> Self {
         let layers = self.layers.iter().map(|layer| {
             let bytes = layer.heads * capacity * self.kind.row_bytes(layer.head_dim);
@@ -108,24 +107,17 @@ impl KvStore {
 
     /// A store of the same capacity with the first `length` positions of this one.
     pub fn fork(&self, length: usize) -> Self {
-        let length = length.min(self.length);
-        let copy = |from: &[u8], layer: &Layer| {
-            let row = self.kind.row_bytes(layer.head_dim);
-            // Fresh zeros cost nothing until they are touched.
-            let mut to = vec![0; from.len()];
-            for head in 0..layer.heads {
-                let at = head * self.capacity * row;
-                to[at..at + length * row].copy_from_slice(&from[at..at + length * row]);
+        let mut fork = self.sized(self.capacity);
+        fork.length = length.min(self.length);
+        for (to, from) in fork.layers.iter_mut().zip(&self.layers) {
+            let row = self.kind.row_bytes(from.head_dim);
+            for head in 0..from.heads {
+                let kept = head * self.capacity * row..(head * self.capacity + fork.length) * row;
+                to.keys[kept.clone()].copy_from_slice(&from.keys[kept.clone()]);
+                to.values[kept.clone()].copy_from_slice(&from.values[kept]);
             }
-            to
-        };
-        let layers = self.layers.iter().map(|layer| Layer {
-            heads: layer.heads,
-            head_dim: layer.head_dim,
-            keys: copy(&layer.keys, layer),
-            values: copy(&layer.values, layer),
-        });
-        Self { kind: self.kind, capacity: self.capacity, length, layers: layers.collect() }
+        }
+        fork
     }
 
     pub(super) fn layers(&self) -> usize {
@@ -227,25 +219,6 @@ fn write_row(kind: KvType, values: &[f32], to: &mut [u8]) {
     }
 }
 
-simd_fn! {
-    /// The values of the rows from `first` to `first + count` - 1, one behind the other.
-    pub(crate) fn read_rows<S>(matrix: &StoredMatrix<'_>, first: usize, count: usize, to: &mut [f32]) {
-        let columns = matrix.columns;
-        for (row, to) in to.chunks_exact_mut(columns).enumerate().take(count) {
-            match matrix.dtype {
-                DType::F32 => bytemuck::cast_slice_mut(to).copy_from_slice(matrix.row(first + row)),
-                DType::F16 if columns.is_multiple_of(16) => {
-                    let from = matrix.row(first + row).as_ptr().cast::<u16>();
-                    for at in (0..columns).step_by(16) {
-                        S::store(to.as_mut_ptr().add(at), S::load_f16(from.add(at)));
-                    }
-                }
-                _ => matrix.read(first + row, 0, to),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,7 +246,7 @@ mod tests {
                         for (matrix, other) in [(keys, 0), (values, 9)] {
                             let mut found = vec![0.0; 2 * parts.head_dim];
                             // SAFETY: as above.
-                            unsafe { read_rows(isa, &matrix, 3, 2, &mut found) };
+                            unsafe { matrix.unpack_rows(isa, 3, 2, &mut found) };
                             for (i, found) in found.iter().enumerate() {
                                 let expected = row(head + other, 3 + i / parts.head_dim, parts.head_dim)[i % parts.head_dim];
                                 assert!((found - expected).abs() <= bound, "{kind:?} {isa:?} {i}: {found} {expected}");

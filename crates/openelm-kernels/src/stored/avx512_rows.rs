@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512_blocks::{Blocks512, with_blocks};
+use super::avx512_blocks::Blocks512;
+use super::layout::with_type;
 use super::rows::{Part, ahead};
 
 /// See [`multiply_rows`](super::multiply_rows).
@@ -11,7 +12,7 @@ use super::rows::{Part, ahead};
 /// Needs AVX-512 F, BW, DQ, VL and VNNI; `part.out` has room.
 pub(super) unsafe fn multiply(part: &Part<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { with_blocks!(part.matrix.dtype, B => by_tokens::<B>(part), else ()) }
+    unsafe { with_type!(part.matrix.dtype, avx512_blocks::B => by_tokens::<B>(part), else ()) }
 }
 
 unsafe fn by_tokens<B: Blocks512>(part: &Part<'_>) {

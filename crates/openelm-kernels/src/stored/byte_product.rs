@@ -9,9 +9,11 @@ use std::arch::x86_64::*;
 
 use openelm_formats::DType;
 
-use super::avx512_blocks::{Blocks512, with_blocks};
-use super::byte_rows::{BLOCK, ByteRows};
+use super::avx512_blocks::Blocks512;
+use super::byte_rows::ByteRows;
+use super::layout::with_type;
 use super::matrix::StoredRows;
+use super::prepared::BLOCK;
 use crate::matmul::micro::Unit;
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
@@ -145,7 +147,7 @@ unsafe fn unpack(
                 let to = row_space.as_mut_ptr().add(lane * words).cast::<u8>();
                 let scales = panels.scales.as_mut_ptr().add(column);
                 let offsets = panels.offsets.as_mut_ptr().add(column);
-                with_blocks!(matrix.dtype, B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ());
+                with_type!(matrix.dtype, avx512_blocks::B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ());
             }
         }
         // SAFETY: as above. Words of four levels are moved, never computed with.

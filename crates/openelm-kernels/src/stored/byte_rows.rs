@@ -1,12 +1,10 @@
 //! Many activations in 8 bits: levels row by row, and for every 32 of them a scale and two sums.
 
-use super::prepared::MAGIC;
-use crate::simd::{Source, simd_fn, sweep};
+use super::prepared::{BLOCK, round_block};
+use crate::simd::{Source, simd_fn};
 use crate::threads::Parts;
 use crate::{Cpu, Values};
 
-/// Values that share a scale.
-pub(super) const BLOCK: usize = 32;
 /// Rows of a quantising task.
 const RUN: usize = 16;
 
@@ -57,27 +55,9 @@ impl ByteRows {
 simd_fn! {
     fn quantise<S>(source: Source, levels: &mut [i8], scales: &mut [f32], totals: &mut [i32], sums: &mut [f32]) {
         for (number, levels) in levels.chunks_exact_mut(BLOCK).enumerate() {
-            let source = source.add(number * BLOCK);
-            let mut largest = S::splat(0.0);
-            sweep!(BLOCK, |at, lanes| {
-                let v = source.load::<S>(at, lanes);
-                largest = S::max(largest, S::max(v, S::sub(S::splat(0.0), v)));
-            });
-            let largest = S::maximum(largest);
-            let factor = S::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-            let mut rounded = [0.0_f32; BLOCK];
-            let mut total = S::splat(0.0);
-            sweep!(BLOCK, |at, lanes| {
-                let v = S::round(S::mul(source.load::<S>(at, lanes), factor));
-                total = S::add(total, v);
-                S::store_first(rounded.as_mut_ptr().add(at), v, lanes);
-            });
-            for (level, value) in levels.iter_mut().zip(&rounded) {
-                *level = (*value + MAGIC).to_bits() as i8;
-            }
+            let (scale, rounded) = round_block::<S>(source.add(number * BLOCK), BLOCK, levels);
             // A sum of 32 levels is a whole number that f32 holds exactly.
-            let total = S::sum(total);
-            let scale = largest / 127.0;
+            let total = S::sum(S::add(S::load(rounded.as_ptr()), S::load(rounded.as_ptr().add(16))));
             (scales[number], totals[number], sums[number]) = (scale, total as i32, scale * total);
         }
     }

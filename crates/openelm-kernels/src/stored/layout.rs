@@ -168,44 +168,45 @@ impl Layout for Q6K {
     }
 }
 
-/// Calls `$body` with `$layout` standing for the layout of a quantised type: `with_layout!(dtype, L => body, else other)`.
-macro_rules! with_layout {
-    ($dtype:expr, $layout:ident => $body:expr, else $other:expr) => {{
+/// Calls `$body` with `$name` standing for a quantised type's struct of a module of `stored`: `with_type!(dtype, layout::L => body, else
+/// other)`.
+macro_rules! with_type {
+    ($dtype:expr, $module:ident::$name:ident => $body:expr, else $other:expr) => {{
         use openelm_formats::DType;
         match $dtype {
             DType::Q8_0 => {
-                type $layout = $crate::stored::layout::Q8_0;
+                type $name = $crate::stored::$module::Q8_0;
                 $body
             }
             DType::Q4_0 => {
-                type $layout = $crate::stored::layout::Q4_0;
+                type $name = $crate::stored::$module::Q4_0;
                 $body
             }
             DType::Q5_0 => {
-                type $layout = $crate::stored::layout::Q5_0;
+                type $name = $crate::stored::$module::Q5_0;
                 $body
             }
             DType::Q5_1 => {
-                type $layout = $crate::stored::layout::Q5_1;
+                type $name = $crate::stored::$module::Q5_1;
                 $body
             }
             DType::Q4_K => {
-                type $layout = $crate::stored::layout::Q4K;
+                type $name = $crate::stored::$module::Q4K;
                 $body
             }
             DType::Q5_K => {
-                type $layout = $crate::stored::layout::Q5K;
+                type $name = $crate::stored::$module::Q5K;
                 $body
             }
             DType::Q6_K => {
-                type $layout = $crate::stored::layout::Q6K;
+                type $name = $crate::stored::$module::Q6K;
                 $body
             }
             _ => $other,
         }
     }};
 }
-pub(crate) use with_layout;
+pub(crate) use with_type;
 
 #[cfg(test)]
 mod tests {
@@ -220,7 +221,7 @@ mod tests {
             let bytes = encode_f32(&values, dtype).unwrap();
             let expected = decode_f32(&bytes, dtype).unwrap();
             let mut found = Vec::new();
-            with_layout!(dtype, L => {
+            with_type!(dtype, layout::L => {
                 assert_eq!((L::BYTES, L::CHUNKS * CHUNK), (dtype.size(), dtype.block_len()), "{dtype}");
                 for block in bytes.chunks_exact(L::BYTES) {
                     for index in 0..L::CHUNKS {

@@ -3,10 +3,10 @@
 use half::f16;
 use openelm_formats::DType;
 
-use super::layout::{CHUNK, Layout, with_layout};
+use super::layout::{CHUNK, Layout, with_type};
 use crate::error::check;
-use crate::simd::widen_half;
-use crate::{KernelError, Precision};
+use crate::simd::{simd_fn, widen_half};
+use crate::{Isa, KernelError, Precision};
 
 /// A matrix [rows, columns] in the bytes of a file, row by row.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +62,29 @@ impl<'a> StoredMatrix<'a> {
         Ok(())
     }
 
-    /// The values of a row from column `first`, a multiple of 32, on.
-    pub(crate) fn read(&self, row: usize, first: usize, to: &mut [f32]) {
+    /// The values of a row from column `first`, a multiple of 32, on, with the instruction set's own conversions.
+    ///
+    /// # Safety
+    /// The instruction set is available.
+    pub(crate) unsafe fn unpack(&self, isa: Isa, row: usize, first: usize, to: &mut [f32]) {
+        // SAFETY: the caller's promise.
+        unsafe { unpack(isa, self, row, first, to) }
+    }
+
+    /// The values of the rows from `first` to `first + count` - 1, one behind the other.
+    ///
+    /// # Safety
+    /// As [`unpack`](Self::unpack).
+    pub(crate) unsafe fn unpack_rows(&self, isa: Isa, first: usize, count: usize, to: &mut [f32]) {
+        for (row, to) in to.chunks_exact_mut(self.columns).enumerate().take(count) {
+            // SAFETY: the caller's promise.
+            unsafe { self.unpack(isa, first + row, 0, to) };
+        }
+    }
+
+    /// The same in the caller's instruction set.
+    #[inline(always)]
+    fn read(&self, row: usize, first: usize, to: &mut [f32]) {
         let bytes = self.row(row);
         match self.dtype {
             DType::F32 => {
@@ -81,7 +102,26 @@ impl<'a> StoredMatrix<'a> {
                     *to = widen_half(u16::from_le_bytes(*from));
                 }
             }
-            dtype => with_layout!(dtype, L => read_chunks::<L>(bytes, first / CHUNK, to), else ()),
+            dtype => with_type!(dtype, layout::L => read_chunks::<L>(bytes, first / CHUNK, to), else ()),
+        }
+    }
+}
+
+simd_fn! {
+    /// See [`StoredMatrix::unpack`].
+    fn unpack<S>(matrix: &StoredMatrix<'_>, row: usize, first: usize, to: &mut [f32]) {
+        if matrix.dtype == DType::F16 {
+            let from = matrix.row(row)[first * 2..].as_ptr().cast::<u16>();
+            let whole = to.len() / 16 * 16;
+            for at in (0..whole).step_by(16) {
+                S::store(to.as_mut_ptr().add(at), S::load_f16(from.add(at)));
+            }
+            if whole < to.len() {
+                // The last columns, whose number need not be a multiple of anything.
+                matrix.read(row, first + whole, &mut to[whole..]);
+            }
+        } else {
+            matrix.read(row, first, to);
         }
     }
 }

@@ -6,12 +6,14 @@ use std::arch::x86_64::*;
 use openelm_formats::DType;
 
 #[cfg(target_arch = "x86_64")]
-use super::avx512_blocks::{Blocks512, Chunk512, with_blocks};
+use super::avx512_blocks::{Blocks512, Chunk512};
+#[cfg(target_arch = "x86_64")]
+use super::layout::with_type;
 use super::matrix::{StoredMatrix, StoredRows};
 use crate::matmul::blocks::{Block, Blocks};
 use crate::matmul::micro::{Micro, Unit};
 use crate::matmul::pack::Packing;
-use crate::simd::{Source, simd_fn};
+use crate::simd::Source;
 use crate::threads::Parts;
 use crate::{Cpu, Isa, scratch};
 
@@ -50,7 +52,7 @@ impl StoredRows<'_> {
                 for i in 0..lanes {
                     let (matrix, row, _) = self.locate(lane + i);
                     let to = std::slice::from_raw_parts_mut(floats.add(i * stride), end - first);
-                    unpack_floats(isa, matrix, row, first, to);
+                    matrix.unpack(isa, row, first, to);
                 }
                 Source::F32(floats.add(block.first - first))
             };
@@ -78,25 +80,6 @@ impl StoredRows<'_> {
     }
 }
 
-simd_fn! {
-    /// Columns `first` (a multiple of 32) and on of a row.
-    fn unpack_floats<S>(matrix: &StoredMatrix<'_>, row: usize, first: usize, to: &mut [f32]) {
-        if matrix.dtype == DType::F16 {
-            let from = matrix.row(row)[first * 2..].as_ptr().cast::<u16>();
-            let whole = to.len() / 16 * 16;
-            for at in (0..whole).step_by(16) {
-                S::store(to.as_mut_ptr().add(at), S::load_f16(from.add(at)));
-            }
-            if whole < to.len() {
-                // The last columns, whose number need not be a multiple of anything.
-                matrix.read(row, first + whole, &mut to[whole..]);
-            }
-        } else {
-            matrix.read(row, first, to);
-        }
-    }
-}
-
 /// Columns `first` to `end` - 1 of a row as bf16. `first` is a multiple of 64.
 ///
 /// # Safety
@@ -111,14 +94,14 @@ unsafe fn unpack_halves(isa: Isa, matrix: &StoredMatrix<'_>, row: usize, first: 
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512Bf16 && matrix.dtype.is_quantised() {
         // SAFETY: the caller's promise; the bytes are a row's.
-        return unsafe { with_blocks!(matrix.dtype, B => unpack_blocks::<B>(bytes.as_ptr(), first, end, to), else ()) };
+        return unsafe { with_type!(matrix.dtype, avx512_blocks::B => unpack_blocks::<B>(bytes.as_ptr(), first, end, to), else ()) };
     }
     let mut values = [0.0; WHOLE];
     for at in (first..end).step_by(WHOLE) {
         let count = WHOLE.min(end - at);
         // SAFETY: the caller's promise.
         unsafe {
-            unpack_floats(isa, matrix, row, at, &mut values[..count]);
+            matrix.unpack(isa, row, at, &mut values[..count]);
             for (i, value) in values.iter().enumerate().take(count) {
                 *to.add(at - first + i) = crate::simd::round_half(*value);
             }

@@ -2,10 +2,10 @@
 //!
 //! What must stay true: levels lie in -127..=127 and stand in the order of the values; beyond the last value all is 0.
 
-use crate::simd::{Source, simd_fn, sweep};
+use crate::simd::{Simd, Source, simd_fn, sweep};
 
 /// Values that share a scale.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 /// Levels, scales and sums are filled up to this many values.
 const WHOLE: usize = 64;
 /// Values that share a place in `scales` and `sums`: the lanes of 4 products of 8 bits.
@@ -56,7 +56,34 @@ impl Prepared {
 
 /// Added to a whole number of at most 8 bits, it leaves that number in the lowest bits: 1.5 · 2^23. Any other value gives some number too,
 /// and compilers make vectors of it, which they do not of a saturating cast.
-pub(super) const MAGIC: f32 = 12_582_912.0;
+const MAGIC: f32 = 12_582_912.0;
+
+/// Rounds `count` values, at most 32, to `levels` (32 of them) in -127..=127; gives their scale and the levels as f32.
+///
+/// # Safety
+/// The instruction set is available, and the values are there.
+#[inline(always)]
+pub(super) unsafe fn round_block<S: Simd>(source: Source, count: usize, levels: &mut [i8]) -> (f32, [f32; BLOCK]) {
+    // SAFETY: the caller's promise; at most 32 values are stored.
+    unsafe {
+        let mut largest = S::splat(0.0);
+        sweep!(count, |at, lanes| {
+            let v = source.load::<S>(at, lanes);
+            largest = S::max(largest, S::max(v, S::sub(S::splat(0.0), v)));
+        });
+        let largest = S::maximum(largest);
+        let factor = S::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        let mut rounded = [0.0_f32; BLOCK];
+        sweep!(count, |at, lanes| {
+            let v = S::round(S::mul(source.load::<S>(at, lanes), factor));
+            S::store_first(rounded.as_mut_ptr().add(at), v, lanes);
+        });
+        for (level, value) in levels.iter_mut().zip(&rounded) {
+            *level = (*value + MAGIC).to_bits() as i8;
+        }
+        (largest / 127.0, rounded)
+    }
+}
 
 simd_fn! {
     /// One row into levels, scales and sums.
@@ -64,24 +91,8 @@ simd_fn! {
         let blocks = levels.chunks_exact_mut(BLOCK).zip(scales.chunks_exact_mut(BLOCK / GROUP)).zip(sums.chunks_exact_mut(BLOCK / GROUP));
         for (number, ((levels, scales), sums)) in blocks.enumerate() {
             let first = (number * BLOCK).min(values.len());
-            let values = &values[first..(first + BLOCK).min(values.len())];
-            let source = Source::F32(values.as_ptr());
-            let mut largest = S::splat(0.0);
-            sweep!(values.len(), |at, lanes| {
-                let v = source.load::<S>(at, lanes);
-                largest = S::max(largest, S::max(v, S::sub(S::splat(0.0), v)));
-            });
-            let largest = S::maximum(largest);
-            let scale = largest / 127.0;
-            let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            let mut rounded = [0.0_f32; BLOCK];
-            sweep!(values.len(), |at, lanes| {
-                let v = S::round(S::mul(source.load::<S>(at, lanes), S::splat(factor)));
-                S::store_first(rounded.as_mut_ptr().add(at), v, lanes);
-            });
-            for (level, value) in levels.iter_mut().zip(&rounded) {
-                *level = (*value + MAGIC).to_bits() as i8;
-            }
+            let count = BLOCK.min(values.len() - first);
+            let (scale, rounded) = round_block::<S>(Source::F32(values.as_ptr().add(first)), count, levels);
             scales.fill(scale);
             for (sum, four) in sums.iter_mut().zip(rounded.chunks_exact(GROUP)) {
                 *sum = scale * ((four[0] + four[1]) + (four[2] + four[3]));

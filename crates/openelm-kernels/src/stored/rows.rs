@@ -2,7 +2,7 @@
 
 use openelm_formats::DType;
 
-use super::layout::with_layout;
+use super::layout::with_type;
 use super::matrix::{StoredMatrix, StoredRows};
 use super::prepared::Prepared;
 #[cfg(target_arch = "x86_64")]
@@ -64,8 +64,8 @@ impl Part<'_> {
                 #[cfg(target_arch = "x86_64")]
                 (_, Isa::Avx512Bf16) => avx512_rows::multiply(self),
                 #[cfg(target_arch = "x86_64")]
-                (_, Isa::Avx2 | Isa::Avx512) => with_layout!(dtype, L => avx2_rows::multiply::<L>(self), else ()),
-                _ => with_layout!(dtype, L => plain_rows::multiply::<L>(self), else ()),
+                (_, Isa::Avx2 | Isa::Avx512) => with_type!(dtype, layout::L => avx2_rows::multiply::<L>(self), else ()),
+                _ => with_type!(dtype, layout::L => plain_rows::multiply::<L>(self), else ()),
             }
         }
     }
