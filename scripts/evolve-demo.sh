@@ -63,6 +63,17 @@ done
 # An export leaves out the embedding's padding rows, so the base must be exported too.
 [ -d model-base ] || "$openelm" export "$model" --format hf --out model-base
 
+# What both searches look at, and what they are told apart by afterwards.
+measures=$(cat <<YAML
+objective:
+  files: [book-search.jsonl, github-search.jsonl, arxiv-search.jsonl]
+  characters: ${CHARACTERS:-1500}
+report:
+  files: [book-report.jsonl, github-report.jsonl, arxiv-report.jsonl]
+  characters: ${CHARACTERS:-1500}
+YAML
+)
+
 cat > search.yaml <<YAML
 # Weights of three task vectors at three depths of the model.
 merge_method: task_arithmetic
@@ -75,12 +86,7 @@ seed: 1
 population: 8
 generations: ${GENERATIONS:-15}
 sigma: 0.15
-objective:
-  files: [book-search.jsonl, github-search.jsonl, arxiv-search.jsonl]
-  characters: ${CHARACTERS:-1500}
-report:
-  files: [book-report.jsonl, github-report.jsonl, arxiv-report.jsonl]
-  characters: ${CHARACTERS:-1500}
+$measures
 YAML
 rm -rf search
 "$openelm" merge evolve search.yaml --out search
@@ -94,12 +100,7 @@ data_flow: {repetitions: 1, max_layers: 16, scale: {from: 0.5, to: 1.5, start: 1
 seed: 1
 generations: $LAYER_GENERATIONS
 sigma: 0.15
-objective:
-  files: [book-search.jsonl, github-search.jsonl, arxiv-search.jsonl]
-  characters: ${CHARACTERS:-1500}
-report:
-  files: [book-report.jsonl, github-report.jsonl, arxiv-report.jsonl]
-  characters: ${CHARACTERS:-1500}
+$measures
 YAML
 rm -rf layers
 "$openelm" merge evolve layers.yaml --out layers

@@ -121,6 +121,14 @@ pub fn validation_config(config: &RunConfig) -> Result<Option<DataConfig>> {
     Ok(Some(data))
 }
 
+/// The type of the matrix products.
+pub(crate) fn precision(dtype: Dtype) -> Precision {
+    match dtype {
+        Dtype::F32 => Precision::F32,
+        Dtype::Bf16 => Precision::Bf16,
+    }
+}
+
 /// How the run trains.
 ///
 /// # Errors
@@ -131,10 +139,7 @@ pub fn train_settings(config: &RunConfig) -> Result<TrainSettings> {
         steps: training.steps,
         global_batch: size(training.global_batch)?,
         micro_batch: size(training.micro_batch)?,
-        precision: match training.dtype {
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-        },
+        precision: precision(training.dtype),
         recompute: training.activation_checkpointing,
         accumulation: match training.accumulation {
             Accumulation::Mean => openelm_train::Accumulation::Mean,

@@ -4,12 +4,11 @@
 
 use anyhow::Result;
 use openelm_finetune::{Examples, Layout, Learnt, OnBadRow, PairLimits, PairTokens, PreferenceLoss, PreferenceSettings, Reader, TrainOn};
-use openelm_model::Precision;
 use openelm_tokenizer::{ChatTemplate, Tokenizer};
 use openelm_train::{Accumulation, AdamWConfig, Schedule, TrainSettings};
 
-use crate::config::{Dtype, FinetuneConfig, LayoutName, OnBadRecord, PreferenceLossName, TrainOnName};
-use crate::convert::size;
+use crate::config::{FinetuneConfig, LayoutName, OnBadRecord, PreferenceLossName, TrainOnName};
+use crate::convert::{precision, size};
 
 fn reader<'a>(config: &FinetuneConfig, tokenizer: &'a Tokenizer, template: &'a ChatTemplate) -> Reader<'a> {
     let on_bad_row = match config.data.on_bad_row {
@@ -79,10 +78,7 @@ pub(crate) fn tuning_settings(config: &FinetuneConfig, steps: u64) -> Result<Tra
         steps,
         global_batch: size(training.global_batch)?,
         micro_batch: size(training.micro_batch)?,
-        precision: match training.dtype {
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-        },
+        precision: precision(training.dtype),
         recompute: training.activation_checkpointing,
         accumulation: Accumulation::Mean,
         grad_clip: training.grad_clip,

@@ -66,6 +66,7 @@ pub use loader::Loader;
 pub use plan::{CorpusPlan, Plan, plan};
 pub use python_random::PythonRandom;
 pub use rows::{Row, read_rows};
+pub use seeded::SplitMix64;
 pub use sequence::{Batch, Sequence};
 pub use shard_reader::{Document, Place};
 pub use skip_log::{SkipLog, SkippedRecord};

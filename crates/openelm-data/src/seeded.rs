@@ -12,13 +12,28 @@ pub(crate) enum Purpose {
     FirstCorpora = 4,
 }
 
-/// SplitMix64.
-pub(crate) struct Seeded(u64);
+/// SplitMix64 (Steele, Lea and Flood 2014).
+#[derive(Clone, Debug)]
+pub struct SplitMix64(pub u64);
+
+impl SplitMix64 {
+    /// The next 64 random bits.
+    pub fn next_bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// The generator of one place.
+pub(crate) struct Seeded(SplitMix64);
 
 impl Seeded {
     /// The generator of one place.
     pub fn new(seed: u64, purpose: Purpose, place: &[u64]) -> Self {
-        let mut generator = Self(seed);
+        let mut generator = Self(SplitMix64(seed));
         generator.absorb(purpose as u64);
         for number in place {
             generator.absorb(*number);
@@ -27,15 +42,11 @@ impl Seeded {
     }
 
     fn absorb(&mut self, number: u64) {
-        self.0 = self.next() ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0.0 = self.next() ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_bits()
     }
 
     /// Evenly below `bound`, which must not be 0.
@@ -73,7 +84,7 @@ mod tests {
     #[test]
     fn values_never_change() {
         // The first value of SplitMix64 at state 0 is well known; the permutation pins this crate's own use of it.
-        assert_eq!(Seeded(0).next(), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(SplitMix64(0).next_bits(), 0xe220_a839_7b1d_cdaf);
         let order = Seeded::new(7, Purpose::ShardOrder, &[1, 2, 3]).permutation(8);
         let again = Seeded::new(7, Purpose::ShardOrder, &[1, 2, 3]).permutation(8);
         let other = Seeded::new(7, Purpose::ShardOrder, &[1, 2, 4]).permutation(8);

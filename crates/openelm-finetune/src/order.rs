@@ -3,6 +3,8 @@
 //! What must stay true: a position (examples taken so far) is the whole state; the values must never change, because resumed runs
 //! depend on them.
 
+use openelm_train::SplitMix64;
+
 /// Endless passes over `count` examples.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
@@ -36,26 +38,13 @@ impl Order {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
 fn permutation(seed: u64, pass: u64, count: usize) -> Vec<usize> {
-    let mut random = Random(seed);
-    random.0 = random.next() ^ pass.wrapping_mul(0xd134_2543_de82_ef95);
+    let mut random = SplitMix64(seed);
+    random.0 = random.next_bits() ^ pass.wrapping_mul(0xd134_2543_de82_ef95);
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
         // The bias of the remainder is below 2^-32 for any number of examples that fits a memory.
-        let other = (random.next() % (last as u64 + 1)) as usize;
+        let other = (random.next_bits() % (last as u64 + 1)) as usize;
         order.swap(last, other);
     }
     order
@@ -83,6 +72,6 @@ mod tests {
 
     #[test]
     fn the_first_value_is_splitmixs() {
-        assert_eq!(Random(0).next(), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(SplitMix64(0).next_bits(), 0xe220_a839_7b1d_cdaf);
     }
 }

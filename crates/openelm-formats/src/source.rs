@@ -22,7 +22,7 @@ pub struct TensorBytes(Kept);
 #[derive(Debug, Clone)]
 enum Kept {
     Mapped(MappedFile, Range<usize>),
-    Own(Arc<[u8]>),
+    Own(Arc<Vec<u8>>),
     Huge(Arc<MmapMut>),
 }
 
@@ -52,7 +52,7 @@ impl TensorBytes {
 
 impl From<Vec<u8>> for TensorBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Kept::Own(bytes.into()))
+        Self(Kept::Own(Arc::new(bytes)))
     }
 }
 

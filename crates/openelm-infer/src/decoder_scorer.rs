@@ -3,14 +3,10 @@
 //!
 //! What must stay true: a score is that of the whole sequence; logits exist for a bounded number of positions at a time.
 
-use std::collections::BTreeMap;
-
 use crate::decoder::{Cache, Decoder, Run, Wanted};
 use crate::error::InferError;
-use crate::score::{ContextGroup, TokenScore, TokenScorer, check_groups};
+use crate::score::{ContextGroup, TokenScore, TokenScorer, beginning_of, by_beginning, check_groups, shared_start};
 
-/// A shorter common beginning is not worth a pass of its own.
-const SHORTEST_SHARED: usize = 16;
 /// Logits that exist at a time: 256 MiB of f32.
 const MOST_LOGITS: usize = 64 << 20;
 
@@ -133,14 +129,9 @@ impl TokenScorer for DecoderScorer<'_> {
         check_groups(self, groups)?;
         let fresh = TokenScore { log_probability: 0.0, greedy: true };
         let mut scores: Vec<Vec<TokenScore>> = groups.iter().map(|group| vec![fresh; group.continuations.len()]).collect();
-        // Lots of groups with a beginning in common that is worth a pass of its own; the rest is one lot without.
-        let mut lots: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
-        for (number, group) in groups.iter().enumerate().filter(|(_, group)| !group.continuations.is_empty()) {
-            let beginning = group.context.get(..SHORTEST_SHARED).filter(|_| group.context.len() > SHORTEST_SHARED);
-            lots.entry(beginning.unwrap_or_default()).or_default().push(number);
-        }
-        for (beginning, numbers) in lots {
-            let shared = if beginning.is_empty() || numbers.len() < 2 { 0 } else { common_start(groups, &numbers) };
+        let asked = (0..groups.len()).filter(|number| !groups[*number].continuations.is_empty());
+        for numbers in by_beginning(asked, |number| beginning_of(&groups[*number].context)) {
+            let shared = shared_start(numbers.iter().map(|number| groups[*number].context.as_slice()));
             let before = match shared {
                 0 => None,
                 shared => {
@@ -170,14 +161,4 @@ impl TokenScorer for DecoderScorer<'_> {
         }
         Ok(scores)
     }
-}
-
-/// Tokens that every context begins with; each keeps at least one of its own.
-fn common_start(groups: &[ContextGroup], numbers: &[usize]) -> usize {
-    let mut contexts = numbers.iter().map(|number| groups[*number].context.as_slice());
-    let Some(first) = contexts.next() else { return 0 };
-    contexts.fold(first.len().saturating_sub(1), |shared, context| {
-        let same = first.iter().zip(context).take_while(|(a, b)| a == b).count();
-        shared.min(same).min(context.len().saturating_sub(1))
-    })
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use openelm_checkpoint::Weights;
-use openelm_formats::DType;
+use openelm_formats::{DType, encode_f32};
 use openelm_kernels::{Cpu, HostTensor, KvRun, KvStore, KvType, read_tokens};
 use openelm_model::{ModelConfig, ParameterInfo};
 
@@ -61,7 +61,7 @@ impl HostDecoder {
         mut values: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let weights = HostWeights::build(config, |info| {
-            let bytes = values(info)?.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+            let bytes = encode_f32(&values(info)?, DType::F32).map_err(|error| InferError::Weights(error.into()))?;
             Ok::<_, E>(vec![(DType::F32, info.shape.first().copied().unwrap_or(0), bytes.into())])
         })?;
         let cpu = Cpu::from_env().map_err(InferError::from)?;

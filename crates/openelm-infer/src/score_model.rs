@@ -4,16 +4,12 @@
 //! What must stay true: rows are filled up on the left, behind the shared beginning, and the filling is never looked at; every token
 //! is turned by its own position.
 
-use std::collections::BTreeMap;
-
 use burn::tensor::{Int, Tensor, TensorData};
 use openelm_model::{CausalMask, ModelError, OpenElm, Precision, Projected};
 
 use crate::error::InferError;
-use crate::score::{ContextGroup, TokenScore, TokenScorer, check_groups};
+use crate::score::{ContextGroup, TokenScore, TokenScorer, beginning_of, by_beginning, check_groups, shared_start};
 
-/// A shorter common beginning is not worth a pass of its own.
-const SHORTEST_SHARED: usize = 16;
 /// Logits that exist at a time: 64 MiB of f32.
 const CHUNK_VALUES: usize = 16 << 20;
 /// Keys and values that continuations copy, in multiples of the tokens of a batch.
@@ -119,10 +115,7 @@ impl<'a> ModelScorer<'a> {
 
     /// Groups in batches of similar length, behind what all of them begin with.
     fn together(&self, groups: &[ContextGroup], prefixes: &mut [Prefix], scores: &mut [Vec<TokenScore>]) -> Result<(), InferError> {
-        let shared = match common_start(groups, prefixes) {
-            shared if prefixes.len() > 1 && shared >= SHORTEST_SHARED => shared,
-            _ => 0,
-        };
+        let shared = shared_start(prefixes.iter().map(|prefix| groups[prefix.group].context.as_slice()));
         let before = match prefixes.first().filter(|_| shared > 0) {
             Some(first) => Some(self.pass(first.ids[..shared].to_vec(), &Rows { shared: 0, start: 0, pads: &[0] }, None)?.1),
             None => None,
@@ -243,7 +236,7 @@ impl TokenScorer for ModelScorer<'_> {
             }
             prefixes.push(Prefix { group: number, ids, whole });
         }
-        for mut prefixes in by_beginning(prefixes) {
+        for mut prefixes in by_beginning(prefixes, |prefix| beginning_of(&prefix.ids)) {
             self.together(groups, &mut prefixes, &mut scores)?;
         }
         Ok(scores)
@@ -255,31 +248,6 @@ fn behind(earlier: &Tensor<4>, new: Tensor<4>) -> Tensor<4> {
     let [rows, ..] = new.dims();
     let [_, heads, length, width] = earlier.dims();
     Tensor::cat(vec![earlier.clone().expand([rows, heads, length, width]), new], 2)
-}
-
-/// The sequences in lots of a common beginning that is worth a pass of its own; the last lot is of those that share none.
-fn by_beginning(prefixes: Vec<Prefix>) -> Vec<Vec<Prefix>> {
-    let mut lots: BTreeMap<Vec<u32>, Vec<Prefix>> = BTreeMap::new();
-    let mut rest = Vec::new();
-    for prefix in prefixes {
-        match prefix.ids.get(..SHORTEST_SHARED) {
-            Some(beginning) => lots.entry(beginning.to_vec()).or_default().push(prefix),
-            None => rest.push(prefix),
-        }
-    }
-    let (shared, alone): (Vec<_>, Vec<_>) = lots.into_values().partition(|lot| lot.len() > 1);
-    rest.extend(alone.into_iter().flatten());
-    shared.into_iter().chain([rest]).collect()
-}
-
-/// Tokens that every context begins with; each keeps at least one of its own.
-fn common_start(groups: &[ContextGroup], prefixes: &[Prefix]) -> usize {
-    let mut contexts = prefixes.iter().map(|prefix| groups[prefix.group].context.as_slice());
-    let Some(first) = contexts.next() else { return 0 };
-    contexts.fold(first.len().saturating_sub(1), |shared, context| {
-        let same = first.iter().zip(context).take_while(|(a, b)| a == b).count();
-        shared.min(same).min(context.len().saturating_sub(1))
-    })
 }
 
 #[cfg(test)]

@@ -44,5 +44,5 @@ pub use trainer::{Ended, Observer, RunFacts, Trainer};
 /// What a run is made of and read from: in the interface of this crate, so that whoever has an objective of its own needs no other.
 pub use openelm_checkpoint;
 pub use openelm_checkpoint::{Checkpoint, CheckpointError, RunFolder, Weights};
-pub use openelm_data::{DataError, Place, Row, fix_text, read_rows};
+pub use openelm_data::{DataError, Place, Row, SplitMix64, fix_text, read_rows};
 pub use openelm_model::{ModelConfig, ModelError, OpenElm, ParameterInfo, Precision, open_device};

@@ -159,6 +159,22 @@ pub enum KvDtype {
     Q8,
 }
 
+/// How tokens are drawn, but for what commands have defaults of their own for.
+#[derive(Debug, clap::Args)]
+pub struct SamplingArguments {
+    /// Likeliest tokens that are drawn from; 0: all.
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Tokens below this share of the likeliest one's probability are left out.
+    #[arg(long, default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Above 1: tokens that came before become unlikelier.
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
 /// How a model is run that answers.
 #[derive(Debug, clap::Args)]
 pub struct DecoderArguments {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::DecoderArguments;
+use super::{DecoderArguments, SamplingArguments};
 
 #[derive(Debug, Args)]
 pub struct ServeArguments {
@@ -67,20 +67,11 @@ pub struct ChatArguments {
     /// 0 takes the likeliest token each time.
     #[arg(long, default_value_t = 0.7)]
     pub temperature: f32,
-    /// Likeliest tokens that are drawn from; 0: all.
-    #[arg(long, default_value_t = 0)]
-    pub top_k: usize,
     /// Smallest set with this probability that is drawn from.
     #[arg(long, default_value_t = 0.95)]
     pub top_p: f32,
-    /// Tokens below this share of the likeliest one's probability are left out.
-    #[arg(long, default_value_t = 0.0)]
-    pub min_p: f32,
-    /// Above 1: tokens that came before become unlikelier.
-    #[arg(long, default_value_t = 1.0)]
-    pub repetition_penalty: f32,
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    #[command(flatten)]
+    pub sampling: SamplingArguments,
     /// Tokens of the conversation at most. Default: what the model was trained with.
     #[arg(long)]
     pub context: Option<usize>,

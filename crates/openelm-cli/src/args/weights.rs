@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ConfigArguments, DecoderArguments};
+use super::{ConfigArguments, DecoderArguments, SamplingArguments};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -108,20 +108,11 @@ pub struct GenerateArguments {
     /// 0 takes the likeliest token each time.
     #[arg(long, default_value_t = 0.0)]
     pub temperature: f32,
-    /// Likeliest tokens that are drawn from; 0: all.
-    #[arg(long, default_value_t = 0)]
-    pub top_k: usize,
     /// Smallest set with this probability that is drawn from.
     #[arg(long, default_value_t = 1.0)]
     pub top_p: f32,
-    /// Tokens below this share of the likeliest one's probability are left out.
-    #[arg(long, default_value_t = 0.0)]
-    pub min_p: f32,
-    /// Above 1: tokens that came before become unlikelier.
-    #[arg(long, default_value_t = 1.0)]
-    pub repetition_penalty: f32,
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    #[command(flatten)]
+    pub sampling: SamplingArguments,
     /// Go on behind an end-of-sequence token.
     #[arg(long)]
     pub ignore_eos: bool,

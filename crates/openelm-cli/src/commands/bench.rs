@@ -133,11 +133,11 @@ pub(super) fn bench_settings(batch: usize, precision: Precision, recompute: bool
     }
 }
 
-/// The median of times, which it sorts.
-pub(super) fn median(seconds: &mut [f64]) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    let middle = |at: usize| seconds.get(at).copied().unwrap_or_default();
-    (middle(seconds.len().saturating_sub(1) / 2) + middle(seconds.len() / 2)) / 2.0
+/// The median of measurements, which it sorts.
+pub(super) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = |at: usize| values.get(at).copied().unwrap_or_default();
+    (middle(values.len().saturating_sub(1) / 2) + middle(values.len() / 2)) / 2.0
 }
 
 /// Ids from a linear congruential generator, the same each time.

@@ -9,7 +9,7 @@ use openelm_infer::{Run, Wanted};
 use openelm_kernels::{Cpu, peak};
 use serde_json::json;
 
-use super::{adapter::open_weights, decoder::open_decoder, peak_rss_mib};
+use super::{adapter::open_weights, bench::median, decoder::open_decoder, peak_rss_mib};
 use crate::args::BenchInferArguments;
 
 /// f32 values that the bandwidth is measured on: far more than any cache holds.
@@ -52,7 +52,7 @@ pub(super) fn infer(arguments: &BenchInferArguments) -> Result<()> {
         }
     }
     let rss = peak_rss_mib();
-    let (prefill, decode) = (median(prefill), median(decode));
+    let (prefill, decode) = (median(&mut prefill), median(&mut decode));
     let bytes = decoder.bytes_per_token();
     drop(decoder);
     let read_rate = decode * bytes as f64;
@@ -86,9 +86,4 @@ pub(super) fn infer(arguments: &BenchInferArguments) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use openelm_infer::{Conversation, ConversationError, Sampler, SamplingSettings, StopReason};
+use openelm_infer::{Conversation, ConversationError, Sampler, StopReason};
 
 use super::chat_model::ChatModel;
+use super::generate;
 use crate::args::ChatArguments;
 
 const HELP: &str = "/reset begins anew, /system TEXT begins anew with a system message, /exit ends; Ctrl-C stops an answer";
@@ -41,15 +42,7 @@ impl<'a> Line<'a> {
 }
 
 pub(super) fn chat(arguments: &ChatArguments) -> Result<()> {
-    let settings = SamplingSettings {
-        temperature: arguments.temperature,
-        top_k: arguments.top_k,
-        top_p: arguments.top_p,
-        min_p: arguments.min_p,
-        repetition_penalty: arguments.repetition_penalty,
-        seed: arguments.seed,
-    };
-    let mut sampler = Sampler::new(settings)?;
+    let mut sampler = generate::sampler_of(&arguments.sampling, arguments.temperature, arguments.top_p)?;
     let ChatModel { decoder, tokenizer, template } = ChatModel::open(&arguments.weights, &arguments.model)?;
     let context = arguments.context.unwrap_or(decoder.config().max_context_length);
     let mut conversation = Conversation::new(decoder, tokenizer, template, context);

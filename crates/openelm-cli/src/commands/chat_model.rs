@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use openelm_checkpoint::Weights;
 use openelm_infer::Decoder;
 use openelm_tokenizer::{ChatTemplate, Tokenizer};
 
 use super::adapter::open_weights;
 use super::decoder::open_decoder;
-use super::tokenizer_of;
+use super::needed_tokenizer;
 use crate::args::ChatModelArguments;
 
 pub(super) struct ChatModel {
@@ -22,9 +22,7 @@ pub(super) struct ChatModel {
 impl ChatModel {
     pub fn open(path: &Path, arguments: &ChatModelArguments) -> Result<Self> {
         let weights = open_weights(path, arguments.adapter.as_deref())?;
-        let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
-            bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
-        };
+        let tokenizer = needed_tokenizer(&weights, arguments.tokenizer.as_deref())?;
         let template = template_of(&weights, arguments.chat_template.as_deref())?;
         let decoder = open_decoder(&weights, &arguments.decoder)?;
         Ok(Self { decoder: decoder.into(), tokenizer, template })

@@ -10,7 +10,7 @@ use openelm_model::open_device;
 
 use super::adapter::open_weights;
 use super::decoder::{decode_precision, open_decoder};
-use super::tokenizer_of;
+use super::needed_tokenizer;
 use crate::args::EvalArguments;
 
 /// Runs `openelm eval`.
@@ -28,9 +28,7 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<()> {
     }
     let device = open_device(&arguments.decoder.device)?;
     let weights = open_weights(&arguments.weights, arguments.adapter.as_deref())?;
-    let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
-        bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
-    };
+    let tokenizer = needed_tokenizer(&weights, arguments.tokenizer.as_deref())?;
     let config = weights.config();
     let max_length = arguments.max_length.unwrap_or(config.max_context_length);
     if max_length == 0 || max_length > config.rope_max_length {

@@ -17,9 +17,9 @@ use openelm_train::{Ended, Objective, RunFacts, TrainSettings, Trainer, engine_f
 use serde_json::Value;
 
 use super::adapter::{adapter_config, attach, open_weights, storage};
-use super::run::{Run, RunNames, check_same_run, export_run, forget, print_places, save_tokenizer, stop_on_interrupt};
+use super::run::{Run, RunNames, check_same_run, export_run, forget, open_run, print_places, save_tokenizer, stop_on_interrupt};
 use super::run_evaluation::{RunEvaluation, evaluating};
-use super::{generate, tokenizer_of};
+use super::{generate, needed_tokenizer};
 use crate::args::FinetuneArguments;
 use crate::config::{FinetuneConfig, ObjectiveKind, ReferenceName};
 use crate::convert_finetune::{conversations, packed_length, preference_settings, preferences, tuning_settings};
@@ -79,15 +79,7 @@ impl Material {
 
 fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, existed: bool) -> Result<Prepared> {
     let device = open_device(&config.training.device)?;
-    let (mut folder, mut checkpoint) = (None, None);
-    if arguments.resume {
-        let opened = RunFolder::open(out)?;
-        checkpoint = opened.newest()?;
-        if checkpoint.is_none() {
-            eprintln!("note: the run has no checkpoint yet; it begins anew");
-        }
-        folder = Some(opened);
-    }
+    let (folder, checkpoint) = if arguments.resume { open_run(out)? } else { (None, None) };
     // An adapter is trained on weights that no checkpoint holds.
     let weights = match checkpoint.as_ref().filter(|_| config.adapter.is_none()) {
         Some(checkpoint) => Weights::open(checkpoint.path())?,
@@ -95,7 +87,7 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
     };
     let model_config = weights.config().clone();
     let parameters = OpenElm::infos_of(&model_config)?.iter().map(|info| info.count()).sum();
-    let tokenizer = find_tokenizer(arguments, &weights)?;
+    let tokenizer = needed_tokenizer(&weights, arguments.tokenizer.as_deref())?;
     check_model(config, &model_config, &tokenizer).with_context(|| arguments.config.display().to_string())?;
     let template = find_template(config, &weights)?;
     if let Some(section) = &config.sample {
@@ -171,11 +163,6 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
 
 fn initial(config: &FinetuneConfig) -> Result<&PathBuf> {
     config.init.as_ref().context("no weights to begin from\nhint: name them with --init, for example a run folder or a Hugging Face folder")
-}
-
-fn find_tokenizer(arguments: &FinetuneArguments, weights: &Weights) -> Result<Tokenizer> {
-    let found = tokenizer_of(weights, arguments.tokenizer.as_deref())?;
-    found.with_context(|| format!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display()))
 }
 
 /// The configuration's template, else the weights' own, else OpenELM-instruct's.

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use openelm_checkpoint::Weights;
 use openelm_infer::{BurnDecoder, Draft, Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
 use openelm_model::{ModelConfig, OpenElm, Precision};
@@ -10,25 +10,15 @@ use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 
 use super::adapter::open_weights;
-use super::{decoder::open_decoder, tokenizer_of};
-use crate::args::GenerateArguments;
+use super::{decoder::open_decoder, needed_tokenizer};
+use crate::args::{GenerateArguments, SamplingArguments};
 use crate::config::SampleSection;
 
 /// Runs `openelm generate`.
 pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
-    let settings = SamplingSettings {
-        temperature: arguments.temperature,
-        top_k: arguments.top_k,
-        top_p: arguments.top_p,
-        min_p: arguments.min_p,
-        repetition_penalty: arguments.repetition_penalty,
-        seed: arguments.seed,
-    };
-    let mut sampler = Sampler::new(settings)?;
+    let mut sampler = sampler_of(&arguments.sampling, arguments.temperature, arguments.top_p)?;
     let weights = open_weights(&arguments.weights, arguments.adapter.as_deref())?;
-    let Some(tokenizer) = tokenizer_of(&weights, arguments.tokenizer.as_deref())? else {
-        bail!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display());
-    };
+    let tokenizer = needed_tokenizer(&weights, arguments.tokenizer.as_deref())?;
     let prompt = match &arguments.prompt {
         Some(prompt) => prompt.clone(),
         None => {
@@ -95,6 +85,12 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
     let guesses = draft.as_ref().map_or_else(String::new, |_| format!(", {} of them guessed", generation.accepted));
     eprintln!("[{} tokens{guesses}, prompt at {prefill:.1} tokens/s{decode}; {}]", generation.ids.len(), reason(generation.reason));
     Ok(())
+}
+
+/// Draws as the command line says.
+pub(super) fn sampler_of(arguments: &SamplingArguments, temperature: f32, top_p: f32) -> Result<Sampler> {
+    let &SamplingArguments { top_k, min_p, repetition_penalty, seed } = arguments;
+    Ok(Sampler::new(SamplingSettings { temperature, top_k, top_p, min_p, repetition_penalty, seed })?)
 }
 
 /// BOS, where there is one, and the text's ids.

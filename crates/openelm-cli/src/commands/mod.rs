@@ -29,8 +29,9 @@ mod train;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use openelm_checkpoint::Weights;
+use openelm_infer::process_memory;
 use openelm_model::Precision;
 use openelm_tokenizer::Tokenizer;
 
@@ -126,12 +127,15 @@ fn tokenizer_of(weights: &Weights, named: Option<&Path>) -> Result<Option<Tokeni
     Ok(named.or(weights.tokenizer()).map(Tokenizer::load).transpose()?)
 }
 
+/// The tokenizer that [`tokenizer_of`] finds; without one the command cannot go on.
+fn needed_tokenizer(weights: &Weights, named: Option<&Path>) -> Result<Tokenizer> {
+    let found = tokenizer_of(weights, named)?;
+    found.with_context(|| format!("{}: no tokenizer lies beside the weights\nhint: name one with --tokenizer", weights.path().display()))
+}
+
 /// Largest resident set of this process so far in MiB, where the system tells it.
 fn peak_rss_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024)
+    process_memory("VmHWM").map(|bytes| bytes >> 20)
 }
 
 #[cfg(test)]

@@ -51,6 +51,16 @@ impl Run {
     }
 }
 
+/// The folder of a run that is to go on, and its newest checkpoint.
+pub(super) fn open_run(out: &Path) -> Result<(Option<RunFolder>, Option<Checkpoint>)> {
+    let folder = RunFolder::open(out)?;
+    let checkpoint = folder.newest()?;
+    if checkpoint.is_none() {
+        eprintln!("note: the run has no checkpoint yet; it begins anew");
+    }
+    Ok((Some(folder), checkpoint))
+}
+
 /// Removes the folder of a run that could not begin. It was made new or stood empty, so nothing in it is anybody else's.
 pub(super) fn forget(out: &Path, existed: bool) {
     // What cannot be removed stays; the error that led here is the one to report.

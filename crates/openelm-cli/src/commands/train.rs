@@ -14,7 +14,7 @@ use openelm_tokenizer::Tokenizer;
 use openelm_train::{Ended, MicroBatch, Pretraining, RunFacts, TrainError, Trainer, loader_state};
 
 use super::adapter::open_weights;
-use super::run::{Run, RunNames, check_same_run, export_run, forget, print_places, save_tokenizer, stop_on_interrupt};
+use super::run::{Run, RunNames, check_same_run, export_run, forget, open_run, print_places, save_tokenizer, stop_on_interrupt};
 use super::run_evaluation::{RunEvaluation, evaluating};
 use super::{generate, load_config, tokenizer};
 use crate::args::TrainArguments;
@@ -56,16 +56,7 @@ fn prepare(config: &RunConfig, arguments: &TrainArguments, out: &Path, existed: 
     let model_config = model_config(&config.model).with_context(file)?;
     let parameters = OpenElm::infos_of(&model_config)?.iter().map(|info| info.count()).sum();
     let device = open_device(&config.training.device)?;
-    let mut folder = None;
-    let mut checkpoint = None;
-    if arguments.resume {
-        let opened = RunFolder::open(out)?;
-        checkpoint = opened.newest()?;
-        if checkpoint.is_none() {
-            eprintln!("note: the run has no checkpoint yet; it begins anew");
-        }
-        folder = Some(opened);
-    }
+    let (folder, checkpoint) = if arguments.resume { open_run(out)? } else { (None, None) };
     let own = folder.as_ref().map(RunFolder::tokenizer).filter(|place| place.is_dir());
     let tokenizer = match &own {
         Some(place) => Tokenizer::load(place)?,

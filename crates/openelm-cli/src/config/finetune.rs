@@ -12,7 +12,7 @@ use super::error::ConfigError;
 use super::load::Source;
 use super::overrides::{folder_of, parse_all};
 use super::parse::from_text;
-use super::training::default_device;
+use super::training::{default_device, default_grad_clip};
 use super::{AdapterSection, CheckpointSection, Dtype, EvalSection, ExportSection, LogSection, OnBadRecord, SampleSection, paths};
 
 /// One fine-tuning run. Every key that is absent from a file has the default written beside its field here.
@@ -234,9 +234,6 @@ pub struct TuningScheduleSection {
 
 fn default_every() -> u64 {
     100
-}
-fn default_grad_clip() -> f64 {
-    1.0
 }
 fn default_warmup_ratio() -> f64 {
     0.1

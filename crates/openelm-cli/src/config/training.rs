@@ -32,7 +32,7 @@ pub struct TrainingSection {
     pub device: String,
 }
 
-fn default_grad_clip() -> f64 {
+pub(super) fn default_grad_clip() -> f64 {
     1.0
 }
 fn default_z_loss() -> f64 {

@@ -47,14 +47,7 @@ impl RunConfig {
     fn check_training(&self) -> Check {
         let training = &self.training;
         at_least_one("training.steps", training.steps)?;
-        at_least_one("training.micro_batch", training.micro_batch)?;
-        at_least_one("training.global_batch", training.global_batch)?;
-        require(
-            training.global_batch.is_multiple_of(training.micro_batch),
-            "training.global_batch",
-            format!("{} is no multiple of micro_batch ({})", training.global_batch, training.micro_batch),
-            "choose a micro_batch that divides global_batch",
-        )?;
+        check_batches(training.global_batch, training.micro_batch)?;
         not_negative("training.grad_clip", training.grad_clip)?;
         not_negative("training.z_loss", training.z_loss)?;
         require(!training.device.trim().is_empty(), "training.device", "is empty", "name a device, for example flex")
@@ -62,26 +55,13 @@ impl RunConfig {
 
     fn check_optimizer(&self) -> Check {
         let optimizer = &self.optimizer;
-        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
-        for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
-            require((0.0..1.0).contains(&beta), key, format!("is {beta}"), "give a number of at least 0 and below 1")?;
-        }
-        let holds = optimizer.eps.is_finite() && optimizer.eps > 0.0;
-        require(holds, "optimizer.eps", format!("is {}", optimizer.eps), "give a number above 0, such as 1.0e-8")
+        check_adamw(optimizer.weight_decay, [optimizer.beta1, optimizer.beta2], optimizer.eps)
     }
 
     fn check_schedule(&self) -> Check {
         let (schedule, steps) = (&self.schedule, self.training.steps);
         not_negative("schedule.warmup_init_lr", schedule.warmup_init_lr)?;
-        not_negative("schedule.max_lr", schedule.max_lr)?;
-        not_negative("schedule.min_lr", schedule.min_lr)?;
-        require(schedule.max_lr > 0.0, "schedule.max_lr", "is 0", "give the peak learning rate, such as 0.001")?;
-        require(
-            schedule.min_lr <= schedule.max_lr,
-            "schedule.min_lr",
-            format!("{} is above max_lr ({})", schedule.min_lr, schedule.max_lr),
-            "use a tenth of max_lr, as OpenELM does",
-        )?;
+        check_rates([schedule.max_lr, schedule.min_lr], "0.001", "use a tenth of max_lr, as OpenELM does")?;
         require(
             schedule.warmup_init_lr <= schedule.max_lr,
             "schedule.warmup_init_lr",
@@ -108,6 +88,36 @@ impl RunConfig {
         self.eval.as_ref().map_or(Ok(()), EvalSection::check)?;
         self.sample.as_ref().map_or(Ok(()), check_sample)
     }
+}
+
+/// Examples of an update, and how many go through the model at once.
+pub(super) fn check_batches(global_batch: u64, micro_batch: u64) -> Check {
+    at_least_one("training.micro_batch", micro_batch)?;
+    at_least_one("training.global_batch", global_batch)?;
+    require(
+        global_batch.is_multiple_of(micro_batch),
+        "training.global_batch",
+        format!("{global_batch} is no multiple of micro_batch ({micro_batch})"),
+        "choose a micro_batch that divides global_batch",
+    )
+}
+
+/// The optimizer's constants.
+pub(super) fn check_adamw(weight_decay: f64, [beta1, beta2]: [f64; 2], eps: f64) -> Check {
+    not_negative("optimizer.weight_decay", weight_decay)?;
+    for (key, beta) in [("optimizer.beta1", beta1), ("optimizer.beta2", beta2)] {
+        require((0.0..1.0).contains(&beta), key, format!("is {beta}"), "give a number of at least 0 and below 1")?;
+    }
+    let holds = eps.is_finite() && eps > 0.0;
+    require(holds, "optimizer.eps", format!("is {eps}"), "give a number above 0, such as 1.0e-8")
+}
+
+/// The peak and the end of the learning rate; `usual` is a peak, `remedy` what to do about an end above it.
+pub(super) fn check_rates([max_lr, min_lr]: [f64; 2], usual: &str, remedy: &str) -> Check {
+    not_negative("schedule.max_lr", max_lr)?;
+    not_negative("schedule.min_lr", min_lr)?;
+    require(max_lr > 0.0, "schedule.max_lr", "is 0", format!("give the peak learning rate, such as {usual}"))?;
+    require(min_lr <= max_lr, "schedule.min_lr", format!("{min_lr} is above max_lr ({max_lr})"), remedy)
 }
 
 /// When checkpoints and lines of the log are written.

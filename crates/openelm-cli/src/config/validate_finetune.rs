@@ -3,7 +3,9 @@
 //! What must stay true: each check names the key to change; a key without effect is refused.
 
 use super::paths::is_remote;
-use super::validate::{Check, at_least_one, at_most, check_checkpoint_and_log, check_sample, not_negative, require};
+use super::validate::{
+    Check, at_least_one, at_most, check_adamw, check_batches, check_checkpoint_and_log, check_rates, check_sample, not_negative, require,
+};
 use super::{ConfigError, EvalSection, FinetuneConfig, LayoutName, ObjectiveKind};
 
 impl FinetuneConfig {
@@ -90,28 +92,12 @@ impl FinetuneConfig {
             let holds = epochs.is_finite() && epochs > 0.0 && epochs <= 1e6;
             require(holds, "training.epochs", format!("is {epochs}"), "give a number of passes above 0")?;
         }
-        at_least_one("training.micro_batch", training.micro_batch)?;
-        at_least_one("training.global_batch", training.global_batch)?;
-        require(
-            training.global_batch.is_multiple_of(training.micro_batch),
-            "training.global_batch",
-            format!("{} is no multiple of micro_batch ({})", training.global_batch, training.micro_batch),
-            "choose a micro_batch that divides global_batch",
-        )?;
+        check_batches(training.global_batch, training.micro_batch)?;
         not_negative("training.grad_clip", training.grad_clip)?;
         not_negative("training.z_loss", training.z_loss)?;
         require(!training.device.trim().is_empty(), "training.device", "is empty", "name a device, for example flex")?;
-        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
-        for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
-            require((0.0..1.0).contains(&beta), key, format!("is {beta}"), "give a number of at least 0 and below 1")?;
-        }
-        let holds = optimizer.eps.is_finite() && optimizer.eps > 0.0;
-        require(holds, "optimizer.eps", format!("is {}", optimizer.eps), "give a number above 0, such as 1.0e-8")?;
-        not_negative("schedule.max_lr", schedule.max_lr)?;
-        not_negative("schedule.min_lr", schedule.min_lr)?;
-        require(schedule.max_lr > 0.0, "schedule.max_lr", "is 0", "give the peak learning rate, such as 2.0e-5")?;
-        let above = format!("{} is above max_lr ({})", schedule.min_lr, schedule.max_lr);
-        require(schedule.min_lr <= schedule.max_lr, "schedule.min_lr", above, "use 0")?;
+        check_adamw(optimizer.weight_decay, [optimizer.beta1, optimizer.beta2], optimizer.eps)?;
+        check_rates([schedule.max_lr, schedule.min_lr], "2.0e-5", "use 0")?;
         let ratio = schedule.warmup_ratio;
         require(
             (0.0..1.0).contains(&ratio),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use openelm_train::SplitMix64;
 use openelm_train::openelm_checkpoint::{AdapterTensors, EMBEDDING_MODULE, OpenElm, ParameterInfo, adapter_folder, adapter_infos};
 
 use super::config::AdapterConfig;
@@ -67,25 +68,21 @@ fn initial_values(info: &ParameterInfo, seed: u64, norms: &BTreeMap<String, Vec<
     }
 }
 
-/// A counter-based generator (SplitMix64), so that a parameter's values depend on the seed and its name alone.
+/// Random numbers, so seeded that a parameter's values depend on the seed and its name alone.
 struct Draws {
-    state: u64,
+    bits: SplitMix64,
     second: Option<f64>,
 }
 
 impl Draws {
     fn new(seed: u64, name: &str) -> Self {
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash, second: None }
+        Self { bits: SplitMix64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash), second: None }
     }
 
     /// In (0, 1).
     fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+        ((self.bits.next_bits() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
     }
 
     /// N(0, 1), by Box and Muller.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::process_memory;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
@@ -125,7 +127,7 @@ impl Metrics {
         one("openelm_queue_length", "gauge", "Requests that wait for a slot.", queued as u64);
         one("openelm_slots", "gauge", "Sequences that can be continued at once.", slots as u64);
         one("openelm_slots_busy", "gauge", "Sequences that are being continued.", self.slots_busy.value() as u64);
-        if let Some(bytes) = resident_bytes() {
+        if let Some(bytes) = process_memory("VmRSS") {
             one("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
         }
         self.request_seconds.write("openelm_request_seconds", "From a request to the end of its answer.", &mut text);
@@ -139,11 +141,4 @@ impl Metrics {
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-/// The process's resident memory, where the system tells it.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
