@@ -72,10 +72,10 @@ pub(crate) fn pack_whole(cpu: &Cpu, operand: &Operand<'_>, micro: &Micro, width:
 /// The cache lines that one packing will read, to be fetched piece by piece beforehand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead {
-    start: *const u8,
-    rows: usize,
-    row_bytes: usize,
-    stride_bytes: usize,
+    pub(crate) start: *const u8,
+    pub(crate) rows: usize,
+    pub(crate) row_bytes: usize,
+    pub(crate) stride_bytes: usize,
 }
 
 impl Ahead {

@@ -13,6 +13,7 @@ use super::matrix::{StoredMatrix, StoredRows};
 use crate::matmul::blocks::{Block, Blocks};
 use crate::matmul::micro::{Micro, Unit};
 use crate::matmul::pack::Packing;
+use crate::matmul::packed::Ahead;
 use crate::simd::Source;
 use crate::threads::Parts;
 use crate::{Cpu, Isa, scratch};
@@ -33,11 +34,16 @@ impl StoredRows<'_> {
     /// The instruction set is available, panel and block lie in the matrix, `space` has [`row_words`](Self::row_words) and `to`
     /// room for [units][width].
     pub(crate) unsafe fn pack_panel(&self, isa: Isa, micro: &Micro, panel: usize, block: Block, space: &mut [u32], to: *mut u32) {
+        let lane = panel * micro.width;
+        let lanes = micro.width.min(self.rows() - lane);
+        if let Some(source) = self.floats(lane, lanes) {
+            let packing = Packing { unit: micro.unit, source, stride: self.columns(), lanes, inner: block.values, width: micro.width };
+            // SAFETY: the caller's promise; the lanes are rows of one matrix.
+            return unsafe { Packing { source: source.add(block.first), ..packing }.rows(isa, to) };
+        }
         let first = block.first / WHOLE * WHOLE;
         let end = (block.first + block.values).next_multiple_of(WHOLE).min(self.columns());
         let stride = (end - first).next_multiple_of(WHOLE);
-        let lane = panel * micro.width;
-        let lanes = micro.width.min(self.rows() - lane);
         // SAFETY: the caller's promise; each row has `stride` places in the space.
         unsafe {
             let source = if micro.unit == Unit::Pair {
@@ -57,6 +63,33 @@ impl StoredRows<'_> {
                 Source::F32(floats.add(block.first - first))
             };
             Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width: micro.width }.rows(isa, to);
+        }
+    }
+
+    /// The first of `lanes` rows from row `lane` on, where they lie together and are values that packing reads itself.
+    fn floats(&self, lane: usize, lanes: usize) -> Option<Source> {
+        let (matrix, row, left) = self.locate(lane);
+        if lanes > left || cfg!(target_endian = "big") {
+            return None;
+        }
+        let start = matrix.row(row).as_ptr();
+        match matrix.dtype {
+            DType::BF16 => Some(Source::Bf16(start.cast())).filter(|_| start.cast::<u16>().is_aligned()),
+            DType::F32 => Some(Source::F32(start.cast())).filter(|_| start.cast::<f32>().is_aligned()),
+            _ => None,
+        }
+    }
+
+    /// The cache lines that packing a panel of a block will read; of its first matrix, when the panel lies in both.
+    pub(crate) fn ahead(&self, micro: &Micro, panel: usize, block: Block) -> Ahead {
+        let lane = panel * micro.width;
+        let (matrix, row, left) = self.locate(lane);
+        let bytes = |columns: usize| columns * matrix.row_bytes / matrix.columns.max(1);
+        Ahead {
+            start: matrix.row(row).as_ptr().wrapping_add(bytes(block.first)),
+            rows: micro.width.min(self.rows() - lane).min(left),
+            row_bytes: bytes(block.values),
+            stride_bytes: matrix.row_bytes,
         }
     }
 
