@@ -11,7 +11,7 @@ use super::avx512_blocks::{Blocks512, Chunk512};
 use super::layout::with_type;
 use super::matrix::{StoredMatrix, StoredRows};
 use crate::matmul::blocks::{Block, Blocks};
-use crate::matmul::micro::{Micro, Unit};
+use crate::matmul::micro::Micro;
 use crate::matmul::pack::Packing;
 use crate::simd::Source;
 use crate::threads::Parts;
@@ -24,7 +24,7 @@ impl StoredRows<'_> {
     /// Words that the unpacked rows of one panel take.
     pub(crate) fn row_words(micro: &Micro, blocks: Blocks) -> usize {
         let columns = blocks.longest() * micro.unit.values() + 2 * WHOLE;
-        micro.width * if micro.unit == Unit::Pair { columns.div_ceil(2) } else { columns }
+        micro.width * if micro.unit.is_half() { columns.div_ceil(2) } else { columns }
     }
 
     /// Packs the rows of one panel, of one block of the inner dimension.
@@ -40,7 +40,7 @@ impl StoredRows<'_> {
         let lanes = micro.width.min(self.rows() - lane);
         // SAFETY: the caller's promise; each row has `stride` places in the space.
         unsafe {
-            let source = if micro.unit == Unit::Pair {
+            let source = if micro.unit.is_half() {
                 let halves = space.as_mut_ptr().cast::<u16>();
                 for i in 0..lanes {
                     let (matrix, row, _) = self.locate(lane + i);
