@@ -94,22 +94,42 @@ unsafe fn body_singles<const ROWS: usize, const PACKED: bool>(tile: &Tile) {
     }
 }
 
-/// Adds the products of two rows and two columns of four bf16 values each: [row 0 column 0, row 0 column 1, row 1 column 0, ..].
-/// Both additions of a product round to odd, which is as exact as f32 needs.
+/// Adds the products of two rows and eight columns of four bf16 values each. Sums stand as [row 0 column 0, row 0 column 1, row 1 column 0,
+/// row 1 column 1] for every two columns. The rows are loaded inside: outside, the compiler was seen to load all of them first, and to move
+/// sums between registers and memory for want of room.
 ///
 /// # Safety
-/// Needs Arm's bf16 instructions.
+/// Needs Arm's bf16 instructions. Packed, the rows stand side by side at `first`, else at `first` and `second`.
 #[inline(always)]
-pub(crate) unsafe fn multiply_add(mut sums: float32x4_t, rows: uint32x4_t, columns: uint32x4_t) -> float32x4_t {
+unsafe fn multiply_rows<const PACKED: bool>(
+    [mut a, mut b, mut c, mut d]: [float32x4_t; 4],
+    first: *const u32,
+    second: *const u32,
+    right: &[uint32x4_t; 4],
+) -> [float32x4_t; 4] {
+    macro_rules! products {
+        ($($load:literal),*; $($second:tt)*) => {
+            asm!(
+                $($load,)*
+                "bfmmla {a:v}.4s, {rows:v}.8h, {r0:v}.8h",
+                "bfmmla {b:v}.4s, {rows:v}.8h, {r1:v}.8h",
+                "bfmmla {c:v}.4s, {rows:v}.8h, {r2:v}.8h",
+                "bfmmla {d:v}.4s, {rows:v}.8h, {r3:v}.8h",
+                a = inout(vreg) a, b = inout(vreg) b, c = inout(vreg) c, d = inout(vreg) d, rows = out(vreg) _, first = in(reg) first,
+                r0 = in(vreg) right[0], r1 = in(vreg) right[1], r2 = in(vreg) right[2], r3 = in(vreg) right[3], $($second)*
+                options(pure, readonly, nostack, preserves_flags)
+            )
+        };
+    }
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "bfmmla {sums:v}.4s, {rows:v}.8h, {columns:v}.8h",
-            sums = inout(vreg) sums, rows = in(vreg) rows, columns = in(vreg) columns,
-            options(pure, nomem, nostack, preserves_flags)
-        );
+        if PACKED {
+            products!("ldr {rows:q}, [{first}]";);
+        } else {
+            products!("ldr {rows:d}, [{first}]", "ld1 {{{rows:v}.d}}[1], [{second}]"; second = in(reg) second,);
+        }
     }
-    sums
+    [a, b, c, d]
 }
 
 #[allow(clippy::needless_range_loop)]
@@ -124,16 +144,13 @@ unsafe fn body_quads<const ROWS: usize, const PACKED: bool>(tile: &Tile) {
         for _ in 0..tile.units / 2 {
             let r = [vld1q_u32(right), vld1q_u32(right.add(4)), vld1q_u32(right.add(8)), vld1q_u32(right.add(12))];
             for pair in 0..ROWS.div_ceil(2) {
-                let l = if PACKED {
-                    vld1q_u32(left.add(4 * pair))
+                let (first, second) = if PACKED {
+                    (left.add(4 * pair), left)
                 } else {
                     // Of an odd number of rows the last stands for its missing neighbour, whose sums go nowhere.
-                    let second = (2 * pair + 1).min(ROWS - 1);
-                    vcombine_u32(vld1_u32(left.add(2 * pair * tile.left_stride)), vld1_u32(left.add(second * tile.left_stride)))
+                    (left.add(2 * pair * tile.left_stride), left.add((2 * pair + 1).min(ROWS - 1) * tile.left_stride))
                 };
-                for column in 0..WIDTH / 2 {
-                    sums[pair][column] = multiply_add(sums[pair][column], l, r[column]);
-                }
+                sums[pair] = multiply_rows::<PACKED>(sums[pair], first, second, &r);
             }
             left = left.add(if PACKED { 2 * HEIGHT } else { 2 });
             right = right.add(2 * WIDTH);

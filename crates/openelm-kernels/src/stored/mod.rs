@@ -21,6 +21,12 @@ pub(crate) mod floats;
 mod layout;
 mod linear;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon_blocks;
+#[cfg(target_arch = "aarch64")]
+mod neon_rows;
+#[cfg(target_arch = "aarch64")]
+mod neon_unpack;
 mod panel;
 mod plain_rows;
 mod prepared;

@@ -10,6 +10,8 @@ use super::avx512_blocks::{Blocks512, Chunk512};
 #[cfg(target_arch = "x86_64")]
 use super::layout::with_type;
 use super::matrix::{StoredMatrix, StoredRows};
+#[cfg(target_arch = "aarch64")]
+use super::neon_unpack;
 use crate::matmul::blocks::{Block, Blocks};
 use crate::matmul::micro::Micro;
 use crate::matmul::pack::Packing;
@@ -95,6 +97,11 @@ unsafe fn unpack_halves(isa: Isa, matrix: &StoredMatrix<'_>, row: usize, first: 
     if isa == Isa::Avx512Bf16 && matrix.dtype.is_quantised() {
         // SAFETY: the caller's promise; the bytes are a row's.
         return unsafe { with_type!(matrix.dtype, avx512_blocks::B => unpack_blocks::<B>(bytes.as_ptr(), first, end, to), else ()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    if isa == Isa::NeonBf16 && matrix.dtype.is_quantised() {
+        // SAFETY: the caller's promise; a row of blocks is a multiple of 32 long.
+        return unsafe { neon_unpack::halves(matrix, row, first, end - first, to) };
     }
     let mut values = [0.0; WHOLE];
     for at in (first..end).step_by(WHOLE) {
