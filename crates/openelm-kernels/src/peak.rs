@@ -184,3 +184,22 @@ unsafe fn neon_bf16_chains() -> f32 {
     }
     sums.into_iter().map(|sum| vaddvq_f32(sum)).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Threads;
+
+    #[test]
+    fn every_instruction_set_is_measured() {
+        for isa in Isa::available() {
+            let cpu = Cpu::new(isa, Threads::new(1).unwrap()).unwrap();
+            for precision in [Precision::F32, Precision::Bf16] {
+                let rate = multiply_add_rate(&cpu, precision, 1);
+                assert!(rate.is_finite() && rate > 0.0, "{isa:?} {precision:?}: {rate}");
+            }
+            let read = read_bandwidth(&cpu, 1 << 14, 1);
+            assert!(read.is_finite() && read > 0.0, "{isa:?}: {read}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use super::matrix::StoredRows;
 use super::prepared::Prepared;
 use super::rows::{MOST_TOKENS, multiply_rows};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::{byte_product, byte_rows::ByteRows};
 use crate::error::check;
 use crate::matmul::product::{Right, Target, product};
@@ -56,7 +56,7 @@ pub(crate) fn multiply_many(cpu: &Cpu, x: Values<'_>, weights: &StoredRows<'_>, 
     let columns = weights.columns();
     let tokens = x.len() / columns.max(1);
     let x = Matrix::new(x, tokens, columns)?;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if byte_product::fits(cpu.isa, weights) {
         byte_product::byte_product(cpu, &ByteRows::new(cpu, x.values, columns), weights, target);
         return Ok(());
@@ -91,9 +91,9 @@ mod tests {
                     let cpu = Cpu::new(isa, Threads::new(2).unwrap()).unwrap();
                     let mut y = vec![f32::NAN; tokens * rows];
                     stored_linear(&cpu, &x, &stored, &mut y).unwrap();
-                    #[cfg(target_arch = "x86_64")]
+                    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
                     let bytes = byte_product::fits(isa, &stored);
-                    #[cfg(not(target_arch = "x86_64"))]
+                    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
                     let bytes = false;
                     for token in (0..tokens).step_by(tokens / 9) {
                         let x = &x[token * columns..(token + 1) * columns];
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn many_tokens_in_bytes_are_few_tokens_in_bytes() {
-        let Some(isa) = Isa::available().into_iter().find(|isa| *isa == Isa::Avx512Bf16) else { return };
+        let Some(isa) = Isa::available().into_iter().find(|isa| matches!(isa, Isa::Avx512Bf16 | Isa::NeonDot)) else { return };
         let value = |i: usize| ((i * i % 1013) as f32 * 0.013).sin() * (1.0 + (i / 32 % 7) as f32) * 0.05 + 0.003;
         let types = [DType::Q8_0, DType::Q4_0, DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K];
         for (index, dtype) in types.into_iter().enumerate() {
