@@ -5,13 +5,15 @@
 #     scripts/test-arm.sh                       # all tests
 #     scripts/test-arm.sh --test matmul         # what cargo test takes
 #     CPUS="max" scripts/test-arm.sh            # one processor of qemu's
+#     PACKAGE=openelm-infer scripts/test-arm.sh --test host_engine   # the engine on llama.cpp's files, for some minutes
 #
 # Needs: rustup target add aarch64-unknown-linux-gnu; Debian's gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+package="${PACKAGE:-openelm-kernels}"
 if [ "$(uname -m)" = aarch64 ] || [ "$(uname -m)" = arm64 ]; then
-    exec cargo test --release -p openelm-kernels "$@"
+    exec cargo test --release -p "$package" "$@"
 fi
 
 target=aarch64-unknown-linux-gnu
@@ -32,5 +34,5 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 for cpu in ${CPUS:-max cortex-a72}; do
     echo "== $cpu"
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu" \
-        cargo test --release -p openelm-kernels --target "$target" "$@"
+        cargo test --release -p "$package" --target "$target" "$@"
 done
