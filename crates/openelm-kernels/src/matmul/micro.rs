@@ -19,7 +19,7 @@ pub(crate) enum Unit {
     Rounded,
     /// Two bf16 values, the first in the lower half.
     Pair,
-    /// The same, and units come by twos, side by side for each lane: [unit / 2][width][2].
+    /// The same, and units come by twos, side by side for each lane: `[unit / 2][width][2]`.
     Quad,
 }
 
