@@ -17,11 +17,15 @@ pub enum Isa {
     Avx512,
     /// The same with dot products of bf16 pairs and of bytes (VNNI, which every such processor has).
     Avx512Bf16,
-    /// Arm's baseline: ordinary code with fused multiply-add.
+    /// Arm's NEON, which every processor of 64 bits has, 4 registers for 16 lanes.
     Neon,
+    /// The same with dot products of bytes.
+    NeonDot,
+    /// The same with matrix products of bf16.
+    NeonBf16,
 }
 
-const ALL: [Isa; 5] = [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Neon];
+const ALL: [Isa; 7] = [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Neon, Isa::NeonDot, Isa::NeonBf16];
 
 impl Isa {
     /// The name used in `OPENELM_ISA`.
@@ -32,6 +36,8 @@ impl Isa {
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512bf16",
             Self::Neon => "neon",
+            Self::NeonDot => "neondot",
+            Self::NeonBf16 => "neonbf16",
         }
     }
 
@@ -40,6 +46,12 @@ impl Isa {
         match self {
             Self::Plain => true,
             Self::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonBf16 => Self::NeonDot.is_available() && std::arch::is_aarch64_feature_detected!("bf16"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::NeonDot | Self::NeonBf16 => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
             #[cfg(target_arch = "x86_64")]

@@ -3,6 +3,8 @@
 //! A unit is 4 bytes: one f32, or two neighbouring bf16 values (of the inner dimension). The left side is a packed tile
 //! [unit][HEIGHT] or plain rows; the right side always a packed panel [unit][width].
 
+#[cfg(target_arch = "aarch64")]
+use super::micro_neon;
 use super::micro_plain;
 #[cfg(target_arch = "x86_64")]
 use super::{micro_avx2, micro_avx512};
@@ -17,12 +19,24 @@ pub(crate) enum Unit {
     Rounded,
     /// Two bf16 values, the first in the lower half.
     Pair,
+    /// The same, and units come by twos, side by side for each lane: `[unit / 2][width][2]`.
+    Quad,
 }
 
 impl Unit {
     /// Values of the inner dimension in a unit.
     pub(crate) fn values(self) -> usize {
-        if self == Self::Pair { 2 } else { 1 }
+        if self.is_half() { 2 } else { 1 }
+    }
+
+    /// Units that `values` of the inner dimension fill.
+    pub(crate) fn count(self, values: usize) -> usize {
+        if self == Self::Quad { 2 * values.div_ceil(4) } else { values.div_ceil(self.values()) }
+    }
+
+    /// Whether values stand in a unit as bf16.
+    pub(crate) fn is_half(self) -> bool {
+        matches!(self, Self::Pair | Self::Quad)
     }
 }
 
@@ -58,6 +72,7 @@ impl Micro {
         let unit = match (precision, isa) {
             (Precision::F32, _) => Unit::Single,
             (Precision::Bf16, Isa::Avx512Bf16) => Unit::Pair,
+            (Precision::Bf16, Isa::NeonBf16) => Unit::Quad,
             (Precision::Bf16, _) => Unit::Rounded,
         };
         let (height, width, run): (_, _, unsafe fn(usize, &Tile)) = match isa {
@@ -67,6 +82,10 @@ impl Micro {
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => (micro_avx2::HEIGHT, micro_avx2::WIDTH, micro_avx2::singles),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot | Isa::NeonBf16 => {
+                (micro_neon::HEIGHT, micro_neon::WIDTH, if unit == Unit::Quad { micro_neon::quads } else { micro_neon::singles })
+            }
             _ => (micro_plain::HEIGHT, micro_plain::WIDTH, micro_plain::singles),
         };
         Self { unit, height, width, run }
@@ -74,7 +93,7 @@ impl Micro {
 
     /// Units that `values` of the inner dimension fill.
     pub(crate) fn units(&self, values: usize) -> usize {
-        values.div_ceil(self.unit.values())
+        self.unit.count(values)
     }
 }
 

@@ -10,8 +10,10 @@ use super::avx512_blocks::{Blocks512, Chunk512};
 #[cfg(target_arch = "x86_64")]
 use super::layout::with_type;
 use super::matrix::{StoredMatrix, StoredRows};
+#[cfg(target_arch = "aarch64")]
+use super::neon_unpack;
 use crate::matmul::blocks::{Block, Blocks};
-use crate::matmul::micro::{Micro, Unit};
+use crate::matmul::micro::Micro;
 use crate::matmul::pack::Packing;
 use crate::matmul::packed::Ahead;
 use crate::simd::Source;
@@ -25,7 +27,7 @@ impl StoredRows<'_> {
     /// Words that the unpacked rows of one panel take.
     pub(crate) fn row_words(micro: &Micro, blocks: Blocks) -> usize {
         let columns = blocks.longest() * micro.unit.values() + 2 * WHOLE;
-        micro.width * if micro.unit == Unit::Pair { columns.div_ceil(2) } else { columns }
+        micro.width * if micro.unit.is_half() { columns.div_ceil(2) } else { columns }
     }
 
     /// Packs the rows of one panel, of one block of the inner dimension.
@@ -46,7 +48,7 @@ impl StoredRows<'_> {
         let stride = (end - first).next_multiple_of(WHOLE);
         // SAFETY: the caller's promise; each row has `stride` places in the space.
         unsafe {
-            let source = if micro.unit == Unit::Pair {
+            let source = if micro.unit.is_half() {
                 let halves = space.as_mut_ptr().cast::<u16>();
                 for i in 0..lanes {
                     let (matrix, row, _) = self.locate(lane + i);
@@ -128,6 +130,11 @@ unsafe fn unpack_halves(isa: Isa, matrix: &StoredMatrix<'_>, row: usize, first: 
     if isa == Isa::Avx512Bf16 && matrix.dtype.is_quantised() {
         // SAFETY: the caller's promise; the bytes are a row's.
         return unsafe { with_type!(matrix.dtype, avx512_blocks::B => unpack_blocks::<B>(bytes.as_ptr(), first, end, to), else ()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    if isa == Isa::NeonBf16 && matrix.dtype.is_quantised() {
+        // SAFETY: the caller's promise; a row of blocks is a multiple of 32 long.
+        return unsafe { neon_unpack::halves(matrix, row, first, end - first, to) };
     }
     let mut values = [0.0; WHOLE];
     for at in (first..end).step_by(WHOLE) {
