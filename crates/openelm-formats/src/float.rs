@@ -20,15 +20,22 @@ pub fn encode_f32(values: &[f32], dtype: DType) -> Result<Vec<u8>, FormatError> 
         DType::F16 => {
             let mut halves = vec![f16::ZERO; values.len()];
             halves.convert_from_f32_slice(values);
-            Ok(halves.iter().flat_map(|half| half.to_le_bytes()).collect())
+            Ok(little_endian(halves.reinterpret_cast()))
         }
         DType::BF16 => {
             let mut halves = vec![bf16::ZERO; values.len()];
             halves.convert_from_f32_slice(values);
-            Ok(halves.iter().flat_map(|half| half.to_le_bytes()).collect())
+            Ok(little_endian(halves.reinterpret_cast()))
         }
         dtype => blocks::quantise(values, dtype).ok_or(FormatError::Encode { dtype, count: values.len() }),
     }
+}
+
+fn little_endian(halves: &[u16]) -> Vec<u8> {
+    if cfg!(target_endian = "little") {
+        return bytemuck::cast_slice(halves).to_vec();
+    }
+    halves.iter().flat_map(|half| half.to_le_bytes()).collect()
 }
 
 /// Little-endian F64 (rounded to nearest even), F32, F16, BF16 or quantised elements as f32; `None` for other types. Bytes need no

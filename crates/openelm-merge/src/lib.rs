@@ -12,6 +12,7 @@
 mod average;
 mod cma_es;
 mod data_flow;
+mod encoded;
 mod error;
 mod evolve;
 mod finite;

@@ -87,13 +87,18 @@ impl Models {
     }
 
     fn read(&self, model: usize, info: &ParameterInfo) -> Result<Vec<f32>, MergeError> {
-        let (path, weights) = &self.open[model];
+        let weights = self.weights(model);
         let values = weights.values(info)?;
         weights.release(info);
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some(index) => Err(MergeError::NotFinite { path: path.clone(), name: info.name.clone(), index, value: values[index] }),
+            Some(index) => Err(self.not_finite(model, info, index, values[index])),
         }
+    }
+
+    /// The error of a weight that is no number.
+    pub(crate) fn not_finite(&self, model: usize, info: &ParameterInfo, index: usize, value: f32) -> MergeError {
+        MergeError::NotFinite { path: self.path(model).to_owned(), name: info.name.clone(), index, value }
     }
 
     /// The folder of the tokenizer that goes with a merge of all models: the one that `source` names, else the one that they share.

@@ -30,8 +30,8 @@ pub struct Plan {
 #[derive(Debug)]
 pub(crate) struct PlannedTensor {
     pub info: ParameterInfo,
-    base: Option<(usize, ParameterInfo)>,
-    sources: Vec<(usize, ParameterInfo)>,
+    pub(crate) base: Option<(usize, ParameterInfo)>,
+    pub(crate) sources: Vec<(usize, ParameterInfo)>,
     whole: Values,
     each: Vec<Values>,
 }
@@ -131,21 +131,32 @@ impl Plan {
         let base = tensor.base.as_ref().map(read).transpose()?;
         let tensors: Vec<&[f32]> = owned.iter().map(AsRef::as_ref).collect();
         let name = hf_name(&tensor.info.name);
-        let inputs = Inputs {
-            name: &name,
-            shape: &tensor.info.shape,
-            base: base.as_deref().unwrap_or_default(),
-            tensors: &tensors,
-            whole: &tensor.whole,
-            each: &tensor.each,
-            seed: self.seed,
-        };
-        (self.method.merge)(&inputs).map_err(|(reason, hint)| MergeError::Method {
-            name: name.clone(),
+        self.apply(tensor, &tensor.inputs(&name, base.as_deref().unwrap_or_default(), &tensors, self.seed))
+    }
+
+    /// What the method makes of a tensor, or of a piece of it.
+    pub(crate) fn apply(&self, tensor: &PlannedTensor, inputs: &Inputs<'_>) -> Result<Vec<f32>, MergeError> {
+        (self.method.merge)(inputs).map_err(|(reason, hint)| MergeError::Method {
+            name: hf_name(&tensor.info.name),
             method: self.method.name,
             reason,
             hint,
         })
+    }
+
+    pub(crate) fn method(&self) -> &'static Method {
+        self.method
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+impl PlannedTensor {
+    /// What the method is given.
+    pub(crate) fn inputs<'a>(&'a self, name: &'a str, base: &'a [f32], tensors: &'a [&'a [f32]], seed: u64) -> Inputs<'a> {
+        Inputs { name, shape: &self.info.shape, base, tensors, whole: &self.whole, each: &self.each, seed }
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! What must stay true: everything is written beside the output folder and renamed into place when whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 
 use openelm_checkpoint::{hf_name, to_hf_config};
 use openelm_eval::Tokenizer;
-use openelm_formats::{DType, TensorInfo, encode_f32, write_sharded};
+use openelm_formats::{DType, TensorInfo, write_sharded};
 
+use crate::encoded::encoded;
 use crate::error::MergeError;
 use crate::finite;
 use crate::models::Models;
@@ -43,7 +45,10 @@ pub fn merge_to_folder(recipe: &Recipe, out: &Path, mut progress: impl FnMut(&st
     let plan = Plan::new(recipe, &models)?;
     let tokenizer = models.tokenizer(tokenizer_source(recipe)?.as_deref())?;
     let dtype = stored_type(recipe, &models, &plan);
-    finite::check(&models, plan.read())?;
+    if !plan.method().by_value {
+        // What takes long is not begun in vain. Else the weights are looked at where they are read.
+        finite::check(&models, plan.read())?;
+    }
 
     let absolute = std::path::absolute(out).map_err(|source| MergeError::io(out, "finding the folder", source))?;
     let parent = absolute.parent().unwrap_or(&absolute);
@@ -60,13 +65,16 @@ pub fn merge_to_folder(recipe: &Recipe, out: &Path, mut progress: impl FnMut(&st
 
     let infos: Vec<TensorInfo> =
         plan.tensors().iter().map(|tensor| TensorInfo::new(hf_name(&tensor.info.name), dtype, tensor.info.shape.clone())).collect();
-    let planned: HashMap<&str, usize> = infos.iter().enumerate().map(|(place, info)| (info.name.as_str(), place)).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_sharded(folder, &infos, SHARD_BYTES, &metadata, |info| -> Result<Vec<u8>, MergeError> {
-        progress(&info.name);
-        let tensor = planned.get(info.name.as_str()).and_then(|place| plan.tensors().get(*place));
-        let tensor = tensor.ok_or_else(|| openelm_checkpoint::ModelError::Missing { name: info.name.clone() })?;
-        Ok(encode_f32(&plan.merge(&models, tensor)?, dtype)?)
+    std::thread::scope(|scope| {
+        // The next tensor is merged while one is written.
+        let (send, merged) = sync_channel(1);
+        let (plan, models) = (&plan, &models);
+        scope.spawn(move || plan.tensors().iter().all(|tensor| send.send(encoded(plan, models, tensor, dtype)).is_ok()));
+        write_sharded(folder, &infos, SHARD_BYTES, &metadata, |info| -> Result<Vec<u8>, MergeError> {
+            progress(&info.name);
+            merged.recv().map_err(|_| openelm_checkpoint::ModelError::Missing { name: info.name.clone() })?
+        })
     })?;
     write_companions(recipe, &plan, tokenizer.as_deref(), dtype, folder)?;
 

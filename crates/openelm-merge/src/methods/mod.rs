@@ -40,6 +40,8 @@ pub struct Method {
     /// Fewest and most models besides the base.
     pub models: (usize, usize),
     pub parameters: &'static [Parameter],
+    /// Whether each value of the result depends on the values in its place alone.
+    pub(crate) by_value: bool,
     pub(crate) merge: fn(&Inputs<'_>) -> Result<Vec<f32>, Fault>,
 }
 
@@ -120,15 +122,24 @@ pub const METHODS: &[Method] = &[
         base: false,
         models: (1, MANY),
         parameters: &[each("weight", Some(1.0), ANY), whole("normalize", Some(1.0), Kind::Flag)],
+        by_value: true,
         merge: linear::merge,
     },
-    Method { name: "slerp", base: true, models: (1, 1), parameters: &[whole("t", None, SHARE)], merge: slerp::merge },
-    Method { name: "task_arithmetic", base: true, models: (1, MANY), parameters: weighted!(0.0), merge: task_arithmetic::merge },
+    Method { name: "slerp", base: true, models: (1, 1), parameters: &[whole("t", None, SHARE)], by_value: false, merge: slerp::merge },
+    Method {
+        name: "task_arithmetic",
+        base: true,
+        models: (1, MANY),
+        parameters: weighted!(0.0),
+        by_value: true,
+        merge: task_arithmetic::merge,
+    },
     Method {
         name: "ties",
         base: true,
         models: (1, MANY),
         parameters: weighted!(1.0, DENSITY, NO_RESCALE, RESCALE_NORM),
+        by_value: false,
         merge: ties::merge,
     },
     Method {
@@ -136,6 +147,7 @@ pub const METHODS: &[Method] = &[
         base: true,
         models: (1, MANY),
         parameters: weighted!(0.0, DENSITY, RESCALE, RESCALE_NORM),
+        by_value: false,
         merge: dare::linear,
     },
     Method {
@@ -143,6 +155,7 @@ pub const METHODS: &[Method] = &[
         base: true,
         models: (1, MANY),
         parameters: weighted!(0.0, DENSITY, RESCALE, RESCALE_NORM),
+        by_value: false,
         merge: dare::ties,
     },
     Method {
@@ -150,6 +163,7 @@ pub const METHODS: &[Method] = &[
         base: true,
         models: (1, MANY),
         parameters: weighted!(0.0, each("density", Some(0.9), SHARE), each("gamma", Some(0.01), SHARE), NO_RESCALE, RESCALE_NORM),
+        by_value: false,
         merge: breadcrumbs::linear,
     },
     Method {
@@ -157,6 +171,7 @@ pub const METHODS: &[Method] = &[
         base: true,
         models: (1, MANY),
         parameters: weighted!(0.0, each("density", Some(0.9), SHARE), each("gamma", Some(0.01), SHARE), NO_RESCALE, RESCALE_NORM),
+        by_value: false,
         merge: breadcrumbs::ties,
     },
     Method {
@@ -164,6 +179,7 @@ pub const METHODS: &[Method] = &[
         base: true,
         models: (1, MANY),
         parameters: weighted!(0.0, DENSITY, each("epsilon", Some(0.15), SHARE), RESCALE, RESCALE_NORM),
+        by_value: false,
         merge: della::ties,
     },
     Method {
@@ -171,10 +187,18 @@ pub const METHODS: &[Method] = &[
         base: true,
         models: (1, MANY),
         parameters: weighted!(0.0, DENSITY, each("epsilon", Some(0.15), SHARE), RESCALE, RESCALE_NORM),
+        by_value: false,
         merge: della::linear,
     },
-    Method { name: "model_stock", base: true, models: (2, MANY), parameters: &[], merge: model_stock::merge },
-    Method { name: "passthrough", base: false, models: (1, 1), parameters: &[each("scale", Some(1.0), ANY)], merge: passthrough::merge },
+    Method { name: "model_stock", base: true, models: (2, MANY), parameters: &[], by_value: false, merge: model_stock::merge },
+    Method {
+        name: "passthrough",
+        base: false,
+        models: (1, 1),
+        parameters: &[each("scale", Some(1.0), ANY)],
+        by_value: true,
+        merge: passthrough::merge,
+    },
 ];
 
 impl Method {
