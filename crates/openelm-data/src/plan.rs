@@ -80,7 +80,7 @@ pub fn plan(config: &DataConfig, tokenizer: &Tokenizer, run_sequences: u64, worl
 pub(crate) fn plan_with(config: &DataConfig, tokenizer: Arc<dyn Encode>, run_sequences: u64, world: usize) -> Result<Plan, DataError> {
     config.validate()?;
     let encoder = TextEncoder::new(config, tokenizer)?;
-    let shards = list_shards(&config.corpora)?;
+    let shards = list_shards(&config.corpora, &config.object_store)?;
     let run_tokens = run_sequences.saturating_mul(config.sequence_length as u64);
     let mixed = config.order == Order::Mixed;
     let samples = pool(config.threads)?.install(|| {
