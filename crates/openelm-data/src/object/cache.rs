@@ -9,9 +9,14 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::DataError;
+
+/// Who finds the folder full of open shards waits so long for one to be closed, and looks again so often.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The folder.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ enum Found {
     Coming(File),
     /// An empty file of the full size, locked, to be filled by the asker.
     Mine(File),
+    /// What is open leaves no room; whether some of it is only being fetched, and so can be removed when that is done.
+    Full { coming: bool, error: DataError },
 }
 
 impl ObjectCache {
@@ -43,12 +50,23 @@ impl ObjectCache {
     }
 
     /// Opens a copy, of the object at `url`, filled by `fill` when it is not there. Nobody removes it while the file is open.
-    pub fn open(&self, entry: &Entry, url: &str, fill: &dyn Fn(&File) -> Result<(), DataError>) -> Result<File, DataError> {
+    /// Where there is no room, a `patient` caller waits for some.
+    pub fn open(&self, entry: &Entry, url: &str, patient: bool, fill: &dyn Fn(&File) -> Result<(), DataError>) -> Result<File, DataError> {
+        let mut end = Instant::now() + PATIENCE;
         loop {
             match self.look(entry, url)? {
                 Found::Ready(file) => return Ok(file),
                 // Ends when the writer closes the file, whether it was successful or not.
                 Found::Coming(file) => file.lock_shared().map_err(|error| self.failed(error))?,
+                Found::Full { coming, error } => {
+                    if coming {
+                        end = Instant::now() + PATIENCE;
+                    }
+                    if !patient || Instant::now() > end {
+                        return Err(error);
+                    }
+                    sleep(LOOK_AGAIN);
+                }
                 Found::Mine(file) => {
                     let part = self.part(entry);
                     let filled = fill(&file).and_then(|()| {
@@ -85,7 +103,9 @@ impl ObjectCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(self.failed(error)),
         }
-        self.make_room(entry.bytes, url)?;
+        if let Some(full) = self.make_room(entry.bytes, url)? {
+            return Ok(full);
+        }
         let file = File::create_new(&part).map_err(|error| self.failed(error))?;
         // The full length from the beginning, so that others count it.
         file.lock().and_then(|()| file.set_len(entry.bytes)).map_err(|error| self.failed(error))?;
@@ -105,10 +125,11 @@ impl ObjectCache {
         Ok(Some(file))
     }
 
-    /// Removes what was used least recently and is not open until `bytes` more fit. Asks for the guard.
-    fn make_room(&self, bytes: u64, url: &str) -> Result<(), DataError> {
+    /// Removes what was used least recently and is not open until `bytes` more fit; gives `Full` when they do not.
+    /// Asks for the guard.
+    fn make_room(&self, bytes: u64, url: &str) -> Result<Option<Found>, DataError> {
         let mut copies = Vec::new();
-        let mut total = 0u64;
+        let (mut total, mut coming) = (0u64, 0u64);
         for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
             let entry = entry.map_err(|error| self.failed(error))?;
             let path = entry.path();
@@ -118,27 +139,31 @@ impl ObjectCache {
                 continue;
             }
             total = total.saturating_add(metadata.len());
-            if !part {
+            if part {
+                coming += metadata.len();
+            } else {
                 copies.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), path));
             }
         }
         copies.sort();
         for (_, length, path) in copies {
             if total.saturating_add(bytes) <= self.max_bytes {
-                return Ok(());
+                return Ok(None);
             }
             if removed_unless_open(&path) {
                 total -= length;
             }
         }
         if total.saturating_add(bytes) <= self.max_bytes {
-            return Ok(());
+            return Ok(None);
         }
-        Err(DataError::ObjectCache {
+        let error = DataError::ObjectCache {
             folder: self.folder.clone(),
             reason: format!("no room for {url} ({bytes} bytes): {total} of {} bytes hold shards that are open now", self.max_bytes),
             hint: "raise data.object_store.max_bytes, or lower data.lanes: each lane keeps one shard of every corpus open",
-        })
+        };
+        let fits = (total - coming).saturating_add(bytes) <= self.max_bytes;
+        Ok(Some(Found::Full { coming: fits && coming > 0, error }))
     }
 
     fn guard(&self) -> Result<File, DataError> {
@@ -201,7 +226,7 @@ mod tests {
     }
 
     fn open(cache: &ObjectCache, name: &str, bytes: u64) -> Result<File, DataError> {
-        cache.open(&entry(name, bytes), name, &|mut file| {
+        cache.open(&entry(name, bytes), name, false, &|mut file| {
             file.write_all(&vec![b'x'; bytes as usize]).unwrap();
             Ok(())
         })
@@ -236,7 +261,7 @@ mod tests {
                 scope.spawn(|| {
                     // A cache of its own stands for another process.
                     let cache = ObjectCache::new(folder.path().into(), 1000);
-                    let mut file = cache.open(&entry("a", 3), "a", &|mut file| {
+                    let mut file = cache.open(&entry("a", 3), "a", false, &|mut file| {
                         fetched.fetch_add(1, Ordering::Relaxed);
                         std::thread::sleep(std::time::Duration::from_millis(50));
                         file.write_all(b"abc").unwrap();
@@ -252,6 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn who_is_patient_waits_for_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = ObjectCache::new(folder.path().into(), 100);
+        let used = open(&cache, "a", 60).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| cache.open(&entry("b", 60), "b", true, &|_| Ok(())).is_ok());
+            std::thread::sleep(Duration::from_millis(60));
+            drop(used);
+            assert!(waiting.join().unwrap());
+        });
+        assert_eq!(names(folder.path()), ["b.shard"]);
+    }
+
+    #[test]
     fn what_was_left_unfinished_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let cache = ObjectCache::new(folder.path().into(), 100);
@@ -260,7 +299,7 @@ mod tests {
         }
         drop(open(&cache, "a", 20).unwrap());
         assert_eq!(names(folder.path()), ["a.shard"]);
-        let failing = cache.open(&entry("b", 5), "b", &|_| Err(DataError::config("x", "y", "z")));
+        let failing = cache.open(&entry("b", 5), "b", false, &|_| Err(DataError::config("x", "y", "z")));
         assert!(failing.is_err());
         assert_eq!(names(folder.path()), ["a.shard"]);
     }

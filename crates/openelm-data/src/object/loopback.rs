@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
@@ -99,7 +100,11 @@ async fn answer(State(served): State<Arc<Served>>, method: Method, uri: Uri, hea
     }
     if due(&served.cuts) {
         let half = part.slice(..part.len() / 2);
-        let broken = futures_util::stream::iter([Ok(half), Err(std::io::Error::other("cut"))]);
+        let broken = stream::once(async { Ok(half) }).chain(stream::once(async {
+            // So that what is before has left.
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+            Err(std::io::Error::other("cut"))
+        }));
         return answer.body(Body::from_stream(broken)).unwrap();
     }
     answer.body(Body::from(part)).unwrap()

@@ -55,15 +55,19 @@ impl RemoteShard {
 
     /// The local copy, fetched when it is not there. It stays while the file is open.
     pub fn open(&self) -> Result<File, DataError> {
-        self.cache.open(&self.entry, self.url(), &|file| self.object.download(file))
+        self.copy(true)
     }
 
-    /// Fetches the object in the background. What goes wrong comes up again, and is reported, when the shard is opened.
+    fn copy(&self, patient: bool) -> Result<File, DataError> {
+        self.cache.open(&self.entry, self.url(), patient, &|file| self.object.download(file))
+    }
+
+    /// Fetches the object in the background, if there is room. What goes wrong comes up again, and is reported, when the shard is opened.
     pub fn fetch_ahead(self: &Arc<Self>) {
         if !self.coming.swap(true, Ordering::Relaxed) {
             let shard = self.clone();
             in_background(move || {
-                drop(shard.open());
+                drop(shard.copy(false));
                 shard.coming.store(false, Ordering::Relaxed);
             });
         }

@@ -21,6 +21,8 @@ pub(super) fn explain(location: &Location, action: &'static str, error: &Error) 
         || has(&["169.254.169.254", "metadata.google", "redential", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
     {
         format!("access is refused or there are no credentials: {credentials}")
+    } else if has(&["connection closed", "reset by peer", "roken pipe"]) {
+        "the server or a proxy cuts connections off: try again later, or raise data.object_store.retries".to_owned()
     } else if has(&["Connection refused", "dns error", "failed to lookup", "unreachable", "error sending request", "tcp connect"]) {
         format!("the server cannot be reached: check the host, the network and proxies{}", prefixed(" and ", endpoint))
     } else if has(&["URL scheme is not allowed"]) {
