@@ -25,7 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::cache::ObjectCache;
 use super::location::{Location, Scheme};
 use super::remote_shard::RemoteShard;
-use super::store_error::{answered, explain};
+use super::store_error::{OPENING, answered, explain};
 use crate::config::ObjectStoreConfig;
 use crate::error::DataError;
 use crate::prefetch::pool;
@@ -109,7 +109,7 @@ impl Stores {
         if let Some(store) = self.open.get(&location.root) {
             return Ok(store.clone());
         }
-        let store = open(location, self.retries).map_err(|error| explain(location, "opening the store", &error))?;
+        let store = open(location, self.retries).map_err(|error| explain(location, OPENING, &error))?;
         self.open.insert(location.root.clone(), store.clone());
         Ok(store)
     }

@@ -7,13 +7,18 @@ use object_store::Error;
 use super::location::{Location, Scheme, without_queries};
 use crate::error::DataError;
 
+/// Nothing was asked of a server yet.
+pub(super) const OPENING: &str = "opening the store";
+
 /// The error with its URL, what was tried, and a remedy.
 pub(super) fn explain(location: &Location, action: &'static str, error: &Error) -> DataError {
     let message = answered(error);
     let (credentials, endpoint) = environment(location.scheme);
     let bucket = location.root.split_once("://").map_or("", |(_, bucket)| bucket);
     let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
-    let hint = if has(&["NoSuchBucket", "The specified bucket does not exist", "ContainerNotFound"]) {
+    let hint = if action == OPENING {
+        format!("the settings in the environment do not suffice: {credentials} ({endpoint})")
+    } else if has(&["NoSuchBucket", "The specified bucket does not exist", "ContainerNotFound"]) {
         format!("there is no bucket {bucket}: check its name and the endpoint ({endpoint})")
     } else if matches!(error, Error::NotFound { .. }) {
         "there is no such object: check the URL and the file_id_range".to_owned()
