@@ -85,12 +85,14 @@ impl Location {
     }
 
     /// The longest folder that every match of the glob lies in, without its slash; empty for the whole bucket.
+    #[cfg_attr(not(feature = "object-store"), allow(dead_code))]
     pub fn folder(&self) -> &str {
         let fixed = self.key.split_once(['*', '?', '[']).map_or(self.key.as_str(), |(before, _)| before);
         fixed.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
 
     /// The object of this store that has another name.
+    #[cfg_attr(not(feature = "object-store"), allow(dead_code))]
     pub fn beside(&self, key: &str) -> Self {
         Self { url: format!("{}/{key}", self.root), key: key.to_owned(), ..self.clone() }
     }

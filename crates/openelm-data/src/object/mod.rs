@@ -5,12 +5,15 @@
 //! they were when the list was made; bytes of another version are never given. Credentials come from the environment alone.
 
 mod cache;
-#[cfg(all(test, feature = "object-store"))]
+#[cfg(test)]
+#[cfg(feature = "object-store")]
 mod http_tests;
 mod location;
-#[cfg(all(test, feature = "object-store"))]
+#[cfg(test)]
+#[cfg(feature = "object-store")]
 mod loopback;
-#[cfg(all(test, feature = "object-store"))]
+#[cfg(test)]
+#[cfg(feature = "object-store")]
 mod order_tests;
 mod remote_shard;
 #[cfg_attr(not(feature = "object-store"), path = "absent.rs")]
