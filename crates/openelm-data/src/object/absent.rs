@@ -53,3 +53,18 @@ impl Object {
 }
 
 pub(crate) fn in_background(_: impl FnOnce() + Send + 'static) {}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{CorpusConfig, ObjectStoreConfig};
+    use crate::shard::list_shards;
+
+    #[test]
+    fn a_url_is_refused_with_the_reason() {
+        for url in ["s3://bucket/*.jsonl", "http://host/a.jsonl"] {
+            let corpora = [CorpusConfig::new("a", vec![url.into()])];
+            let message = list_shards(&corpora, &ObjectStoreConfig::default()).unwrap_err().to_string();
+            assert!(message.contains(url) && message.contains("built without object stores"), "{message}");
+        }
+    }
+}

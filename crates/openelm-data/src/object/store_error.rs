@@ -26,6 +26,9 @@ pub(super) fn explain(location: &Location, action: &'static str, error: &Error) 
         || has(&["169.254.169.254", "metadata.google", "redential", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
     {
         format!("access is refused or there are no credentials: {credentials}")
+    } else if has(&["invalid peer certificate"]) {
+        "the server's certificate is not trusted: install its authority on this machine, or name the authority's file in SSL_CERT_FILE"
+            .to_owned()
     } else if has(&["connection closed", "reset by peer", "roken pipe"]) {
         "the server or a proxy cuts connections off: try again later, or raise data.object_store.retries".to_owned()
     } else if has(&["Connection refused", "dns error", "failed to lookup", "unreachable", "error sending request", "tcp connect"]) {
