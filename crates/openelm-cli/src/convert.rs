@@ -3,11 +3,13 @@
 //! What must stay true: a number is converted exactly or refused; nothing is defaulted here that the file's form does not state.
 
 use anyhow::{Context, Result};
-use openelm_data::{CorpusConfig, DataConfig};
+use openelm_data::{CorpusConfig, DataConfig, ObjectStoreConfig};
 use openelm_model::{ModelConfig, Precision, preset};
 use openelm_train::{AdamWConfig, CORENET_DECIMALS, Schedule, TrainSettings};
 
-use crate::config::{Accumulation, CorpusSection, Dtype, ModelSection, Multipliers, OnBadRecord, Order, Packing, RunConfig};
+use crate::config::{
+    Accumulation, CorpusSection, Dtype, ModelSection, Multipliers, ObjectStoreSection, OnBadRecord, Order, Packing, RunConfig,
+};
 
 /// A count of the file as a size of this machine.
 pub(crate) fn size(value: u64) -> Result<usize> {
@@ -106,7 +108,18 @@ pub fn data_config(config: &RunConfig) -> Result<DataConfig> {
             OnBadRecord::Skip => openelm_data::OnBadRecord::Skip,
         },
         cache: data.cache.clone(),
+        object_store: object_store(data.object_store.as_ref())?,
     })
+}
+
+fn object_store(section: Option<&ObjectStoreSection>) -> Result<ObjectStoreConfig> {
+    let mut settings = ObjectStoreConfig::default();
+    if let Some(section) = section {
+        settings.cache.clone_from(&section.cache);
+        settings.max_bytes = section.max_bytes.unwrap_or(settings.max_bytes);
+        settings.retries = section.retries.map(size).transpose()?.unwrap_or(settings.retries);
+    }
+    Ok(settings)
 }
 
 /// What validation reads: its own corpora, whole, without the filters for short texts; everything else as in training.

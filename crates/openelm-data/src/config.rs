@@ -1,7 +1,7 @@
 //! The part of a run file that says which texts are read, and how they become sequences.
 //!
-//! Every field that changes the order or the tokens is compared on resume (see `state.rs`); `threads`, `prefetch` and `cache` are
-//! not, because the result must not depend on them, nor `on_bad_record` and `max_epochs`, which decide only whether it goes on.
+//! Every field that changes the order or the tokens is compared on resume (see `state.rs`); `threads`, `prefetch`, `cache` and
+//! `object_store` are not, because the result must not depend on them, nor `on_bad_record` and `max_epochs`, which decide only whether it goes on.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::error::DataError;
 pub struct CorpusConfig {
     /// The name that messages and logs use.
     pub name: String,
-    /// Paths, globs (`*`, `?`, `[..]`), or with `file_id_range` patterns such as `wiki-{file_id:05d}.jsonl`.
+    /// Paths and URLs, globs (`*`, `?`, `[..]`), or with `file_id_range` patterns such as `wiki-{file_id:05d}.jsonl`.
     pub files: Vec<String>,
     /// First id and one past the last, put into the patterns in turn.
     #[serde(default)]
@@ -134,6 +134,39 @@ pub struct DataConfig {
     /// Folder that keeps the tokens of shards (mixed order).
     #[serde(default)]
     pub cache: Option<PathBuf>,
+    /// How shards in object stores are read.
+    #[serde(default)]
+    pub object_store: ObjectStoreConfig,
+}
+
+/// How shards named by URLs are read. Changes no order.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectStoreConfig {
+    /// Folder of local copies, which processes may share. Absent: `openelm/objects` in the user's folder of caches.
+    pub cache: Option<PathBuf>,
+    /// Bytes that the copies take together at most.
+    pub max_bytes: u64,
+    /// How often a request or transfer that fails is tried again.
+    pub retries: usize,
+}
+
+impl Default for ObjectStoreConfig {
+    fn default() -> Self {
+        Self { cache: None, max_bytes: 32 << 30, retries: 8 }
+    }
+}
+
+impl ObjectStoreConfig {
+    /// The folder of local copies.
+    pub fn folder(&self) -> PathBuf {
+        let user = || {
+            let named =
+                |name, below: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(|path| PathBuf::from(path).join(below));
+            named("XDG_CACHE_HOME", "").or_else(|| named("HOME", ".cache")).unwrap_or_else(std::env::temp_dir).join("openelm/objects")
+        };
+        self.cache.clone().unwrap_or_else(user)
+    }
 }
 
 fn default_text_key() -> String {
@@ -198,6 +231,7 @@ impl DataConfig {
             document_mask: false,
             on_bad_record: OnBadRecord::default(),
             cache: None,
+            object_store: ObjectStoreConfig::default(),
         }
     }
 

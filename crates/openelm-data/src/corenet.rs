@@ -158,6 +158,8 @@ impl PieceStream {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
                 none => {
+                    let next = self.schedule.files().get(self.position.file + 1).and_then(|file| self.shards.get(*file));
+                    next.iter().for_each(|next| next.fetch_ahead());
                     let mut reader = ShardReader::open(shard, self.skip.as_ref())?;
                     reader.skip_to(self.position.document)?;
                     none.insert(reader)
@@ -262,7 +264,7 @@ pub fn corenet_sequences(config: &DataConfig, tokenizer: &Tokenizer, partition: 
     config.validate()?;
     partition.check()?;
     let encoder = TextEncoder::new(config, Arc::new(tokenizer.clone()))?;
-    let shards = list_shards(&config.corpora)?.into();
+    let shards = list_shards(&config.corpora, &config.object_store)?.into();
     let stream = PieceStream::new(config, shards, &encoder, partition, PiecePosition::default(), None);
     Ok(CorenetSequences { stream, ready: VecDeque::new(), counts: Vec::new(), failed: false })
 }

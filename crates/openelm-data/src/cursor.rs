@@ -83,7 +83,25 @@ impl Cursor {
         let order = mixture.shard_order(corpus, lane, state.0, share.shards.len());
         // A cursor that has moved at all had found a document: it is saved only after a document was drawn.
         let found = state.0 > 0 || state.1 > 0 || state.2 > share.first;
-        Self { corpus, lane, state, inside: None, share, order, open: None, verdicts: Verdicts::default(), found }
+        let cursor = Self { corpus, lane, state, inside: None, share, order, open: None, verdicts: Verdicts::default(), found };
+        cursor.fetch_ahead(mixture, state.1);
+        cursor
+    }
+
+    /// Has a shard of this epoch fetched in the background where it is an object whose tokens are not kept.
+    fn fetch_ahead(&self, mixture: &Mixture, number: u64) {
+        let corpus = &mixture.corpora[self.corpus];
+        let Some(shard) = self.order.get(number as usize).map(|at| &corpus.shards[self.share.shards[*at]]) else { return };
+        if shard.remote.is_none() || corpus.weight <= 0.0 {
+            return;
+        }
+        let kept = mixture.cache.as_ref().is_some_and(|cache| {
+            let key = cache.key(shard, &corpus.encoder, self.share.first, self.share.stride);
+            key.is_ok_and(|key| cache.holds(&key).unwrap_or(false))
+        });
+        if !kept {
+            shard.fetch_ahead();
+        }
     }
 
     pub fn state(&self) -> CursorState {
@@ -120,6 +138,7 @@ impl Cursor {
     fn enter(&mut self, mixture: &Mixture) -> Result<Open, DataError> {
         let corpus = &mixture.corpora[self.corpus];
         let shard = &corpus.shards[self.share.shards[self.order[self.state.1 as usize]]];
+        self.fetch_ahead(mixture, self.state.1 + 1);
         let mut writer = None;
         if let Some(cache) = &mixture.cache {
             let key = cache.key(shard, &corpus.encoder, self.share.first, self.share.stride)?;

@@ -72,7 +72,7 @@ proptest! {
         let shards = Shards::new();
         let path = shards.folder.path().join(format!("a-0.{}", LAYOUTS[layout]));
         std::fs::write(&path, damaged(bytes(LAYOUTS[layout], &texts), &damage)).unwrap();
-        let shard = list_shards(&shards.config(&[("a", 1.0)], 8).corpora).unwrap().remove(0);
+        let shard = list_shards(&shards.config(&[("a", 1.0)], 8).corpora, &Default::default()).unwrap().remove(0);
         let begin = Instant::now();
         let log = SkipLog::new();
         let stopped = read_all(&shard, None);

@@ -81,6 +81,12 @@ pub enum DataError {
     /// A state of another run.
     #[error("the data cannot be resumed: {differs}\nhint: {hint}")]
     Resume { differs: String, hint: String },
+    /// An object store or web server that does not give what is asked for.
+    #[error("{url}: {action} failed: {reason}\nhint: {hint}")]
+    Object { url: String, action: &'static str, reason: String, hint: String },
+    /// The folder of local copies of objects.
+    #[error("object cache {folder}: {reason}\nhint: {hint}", folder = folder.display())]
+    ObjectCache { folder: PathBuf, reason: String, hint: &'static str },
     /// A background thread that could not be made or that died.
     #[error("background reading stopped: {reason}\nhint: {hint}")]
     Background { reason: String, hint: String },

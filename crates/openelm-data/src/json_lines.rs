@@ -69,7 +69,7 @@ impl JsonLines {
     /// Opens the shard at its first document, or at a mark, which only plain files have.
     pub fn open(shard: &Shard, mark: Mark) -> Result<Self, DataError> {
         let io = |error| DataError::io(shard.path.clone(), "opening it", error);
-        let mut file = File::open(&shard.path).map_err(io)?;
+        let mut file = shard.open_file()?;
         let mark = if shard.layout == Layout::Lines && mark.bytes() > 0 { mark } else { Mark::default() };
         if mark.bytes() > 0 {
             // A mark follows a line break; where none is, the file is not the one that was marked.

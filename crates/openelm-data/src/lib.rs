@@ -1,7 +1,7 @@
 //! Shards of text into batches of token ids, in one reproducible order. No tensors.
 //!
 //! Shards (parquet; JSON lines, plain, gzip or zstd) are read by streaming, filtered, normalised and tokenized on background
-//! threads ahead of the consumer. What comes out depends on the configuration, the tokenizer and the shards alone: never on
+//! threads ahead of the consumer; shards in object stores through a bounded folder of local copies. What comes out depends on the configuration, the tokenizer and the shards alone: never on
 //! the number of threads, and in the [`Order::Mixed`] order never on the number of ranks.
 //!
 //! - [`Loader`]: an endless stream of [`Sequence`]s and [`Batch`]es for one rank, with exact resume from a [`LoaderState`].
@@ -28,6 +28,7 @@ mod loader;
 mod long_line;
 mod mixture;
 mod numeric_entity;
+mod object;
 #[cfg(test)]
 mod order_tests;
 mod packer;
@@ -57,7 +58,7 @@ mod tokenize;
 mod validation;
 mod verify;
 
-pub use config::{CorpusConfig, DataConfig, OnBadRecord, Order, Packing};
+pub use config::{CorpusConfig, DataConfig, ObjectStoreConfig, OnBadRecord, Order, Packing};
 pub use corenet::{CorenetSequences, PieceCounts, corenet_sequences};
 pub use corenet_files::Partition;
 pub use error::DataError;

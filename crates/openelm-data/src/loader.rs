@@ -99,7 +99,7 @@ impl Loader {
         let skip = (config.on_bad_record == OnBadRecord::Skip).then(|| skipped.clone());
         check_rank(rank, world)?;
         let encoder = TextEncoder::new(config, tokenizer)?;
-        let shards = list_shards(&config.corpora)?;
+        let shards = list_shards(&config.corpora, &config.object_store)?;
         let identity = Identity { tokenizer: encoder.fingerprint().to_owned(), files: list_fingerprint(&shards), config: config.clone() };
         if let Some(state) = state {
             state.check(&identity)?;

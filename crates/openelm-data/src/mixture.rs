@@ -198,6 +198,7 @@ mod tests {
             text_key: "text".into(),
             layout: Layout::Lines,
             size: 0,
+            remote: None,
         };
         let encoder = TextEncoder::new(&config, Arc::new(Bytes)).unwrap();
         Mixture::new(&config, &vec![shard; shards], encoder, None)

@@ -125,7 +125,7 @@ proptest! {
         (config.lanes, config.seed, config.normalize) = (lanes, seed, false);
         config.packing = if best_fit { Packing::BestFit } else { Packing::Concat };
         let encoder = TextEncoder::new(&config, Arc::new(Bytes)).unwrap();
-        let mixture = Arc::new(Mixture::new(&config, &list_shards(&config.corpora).unwrap(), encoder, None));
+        let mixture = Arc::new(Mixture::new(&config, &list_shards(&config.corpora, &config.object_store).unwrap(), encoder, None));
         let mut owners: HashMap<String, usize> = HashMap::new();
         for lane in 0..lanes {
             let mut counts: HashMap<String, u64> = HashMap::new();

@@ -39,7 +39,7 @@ pub(crate) struct ParquetRows {
 impl ParquetRows {
     pub fn open(shard: &Shard) -> Result<Self, DataError> {
         let path = shard.path.clone();
-        let file = File::open(&path).map_err(|error| DataError::io(path.clone(), "opening it", error))?;
+        let file = shard.open_file()?;
         // The embedded Arrow schema could ask for dictionaries; the parquet types alone give plain strings.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = guarded(|| ArrowReaderMetadata::load(&file, options)).map_err(|reason| DataError::Parquet {

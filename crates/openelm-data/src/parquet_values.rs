@@ -18,9 +18,8 @@ use crate::parquet_rows::guarded;
 use crate::rows::Row;
 use crate::shard_reader::Place;
 
-/// Gives `each` every row of the file at `path`.
-pub(crate) fn read_parquet<E: From<DataError>>(path: &Path, mut each: impl FnMut(Row) -> Result<(), E>) -> Result<(), E> {
-    let file = File::open(path).map_err(|error| DataError::io(path, "opening it", error))?;
+/// Gives `each` every row of the file that was opened at `path`.
+pub(crate) fn read_parquet<E: From<DataError>>(path: &Path, file: File, mut each: impl FnMut(Row) -> Result<(), E>) -> Result<(), E> {
     // The embedded Arrow schema could ask for dictionaries; the parquet types alone give plain strings.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let damaged = |place: String| move |reason| DataError::Parquet { path: path.to_owned(), place, reason };
@@ -130,7 +129,7 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         let mut found = Vec::new();
-        read_parquet(&path, |row| {
+        read_parquet(&path, File::open(&path).unwrap(), |row| {
             found.push(format!("{}: {}", row.place, Value::Object(row.fields)));
             Ok::<_, DataError>(())
         })
@@ -139,6 +138,6 @@ mod tests {
         let second = r#"{"prompt":null,"chosen":[],"score":2.0}"#;
         assert_eq!(found, [format!("row group 0, row 0: {first}"), format!("row group 0, row 1: {second}")]);
         std::fs::write(&path, "PAR1").unwrap();
-        assert!(read_parquet(&path, |_| Ok::<_, DataError>(())).unwrap_err().to_string().contains("footer"));
+        assert!(read_parquet(&path, File::open(&path).unwrap(), |_| Ok::<_, DataError>(())).unwrap_err().to_string().contains("footer"));
     }
 }

@@ -80,7 +80,7 @@ pub fn plan(config: &DataConfig, tokenizer: &Tokenizer, run_sequences: u64, worl
 pub(crate) fn plan_with(config: &DataConfig, tokenizer: Arc<dyn Encode>, run_sequences: u64, world: usize) -> Result<Plan, DataError> {
     config.validate()?;
     let encoder = TextEncoder::new(config, tokenizer)?;
-    let shards = list_shards(&config.corpora)?;
+    let shards = list_shards(&config.corpora, &config.object_store)?;
     let run_tokens = run_sequences.saturating_mul(config.sequence_length as u64);
     let mixed = config.order == Order::Mixed;
     let samples = pool(config.threads)?.install(|| {
@@ -117,7 +117,28 @@ pub(crate) fn plan_with(config: &DataConfig, tokenizer: Arc<dyn Encode>, run_seq
         warnings: Vec::new(),
     };
     plan.warnings = warnings(config, &plan);
+    let copies = open_copies(config, &shards, streams, lanes_per_rank);
+    if copies > config.object_store.max_bytes {
+        plan.warnings.push(format!(
+            "the objects that a rank has open can take {copies} bytes, more than object_store.max_bytes ({}): raise it or lower data.lanes",
+            config.object_store.max_bytes
+        ));
+    }
     Ok(plan)
+}
+
+/// Bytes of the objects that a rank has open at a time, at most.
+fn open_copies(config: &DataConfig, shards: &[Shard], streams: usize, lanes_per_rank: usize) -> u64 {
+    let largest = |shards: &mut dyn Iterator<Item = &Shard>, count: usize| {
+        let mut sizes: Vec<u64> = shards.filter_map(|shard| shard.remote.as_ref().map(|remote| remote.size())).collect();
+        sizes.sort_unstable();
+        sizes.iter().rev().take(count).sum::<u64>()
+    };
+    if config.order == Order::Corenet {
+        return largest(&mut shards.iter(), streams);
+    }
+    let weighted = config.corpora.iter().enumerate().filter(|(_, corpus)| corpus.weight > 0.0);
+    weighted.map(|(index, _)| largest(&mut shards.iter().filter(|shard| shard.corpus == index), lanes_per_rank)).sum()
 }
 
 /// Documents and tokens of a corpus. The fields that depend on the run are left at 0.

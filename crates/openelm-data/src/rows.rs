@@ -3,13 +3,12 @@
 //! What must stay true: rows come in the order of the files; a row that is no object is an error with its place. Files of
 //! conversations are small beside corpora, so a JSON array is held whole.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::config::CorpusConfig;
+use crate::config::{CorpusConfig, ObjectStoreConfig};
 use crate::error::DataError;
 use crate::json_lines::decompressed;
 use crate::parquet_values::read_parquet;
@@ -31,10 +30,10 @@ pub struct Row {
 /// # Errors
 /// When a pattern names nothing, a file does not read, a row is no JSON object, or `each` fails.
 pub fn read_rows<E: From<DataError>>(name: &str, patterns: &[String], mut each: impl FnMut(&Path, Row) -> Result<(), E>) -> Result<(), E> {
-    for shard in list_shards(&[CorpusConfig::new(name, patterns.to_vec())])? {
+    for shard in list_shards(&[CorpusConfig::new(name, patterns.to_vec())], &ObjectStoreConfig::default())? {
         let each = |row: Row| each(&shard.path, row);
         match shard.layout {
-            Layout::Parquet => read_parquet(&shard.path, each)?,
+            Layout::Parquet => read_parquet(&shard.path, shard.open_file()?, each)?,
             Layout::Lines | Layout::GzipLines | Layout::ZstdLines => read_json(&shard, each)?,
         }
     }
@@ -43,7 +42,7 @@ pub fn read_rows<E: From<DataError>>(name: &str, patterns: &[String], mut each: 
 
 fn read_json<E: From<DataError>>(shard: &Shard, mut each: impl FnMut(Row) -> Result<(), E>) -> Result<(), E> {
     let io = |error| DataError::io(shard.path.clone(), "reading it", error);
-    let file = File::open(&shard.path).map_err(|error| DataError::io(shard.path.clone(), "opening it", error))?;
+    let file = shard.open_file()?;
     let mut input = decompressed(BufReader::new(file), shard.layout).map_err(io)?;
     let (mut line, mut number, mut begun) = (Vec::new(), 0, false);
     loop {

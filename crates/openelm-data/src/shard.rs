@@ -1,21 +1,24 @@
 //! The list of shards that a configuration names, in a fixed order.
 //!
 //! Order: corpora as configured; in each, patterns as configured, each pattern expanded by its id range, or by a glob sorted
-//! by path. Every listed shard existed, with a known extension, when the list was made.
+//! by path. Every listed shard existed, with a known extension, when the list was made. A URL stands where a path may.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::{CorpusConfig, check_corpora};
+use crate::config::{CorpusConfig, ObjectStoreConfig, check_corpora};
 use crate::error::DataError;
+use crate::object::{Location, RemoteShard, Stores, is_url, local_path};
 use crate::python_format::{format_file_id, has_file_id};
 
 /// One file of a corpus.
 #[derive(Clone, Debug)]
 pub(crate) struct Shard {
+    /// Of an object its URL.
     pub path: PathBuf,
     /// The path as text, shared by everything that came from this shard.
     pub source: Arc<str>,
@@ -24,8 +27,35 @@ pub(crate) struct Shard {
     pub corpus_name: Arc<str>,
     pub text_key: Arc<str>,
     pub layout: Layout,
-    /// Bytes on disk.
+    /// Bytes on disk, or of the object.
     pub size: u64,
+    /// Where the shard is an object.
+    pub remote: Option<Arc<RemoteShard>>,
+}
+
+impl Shard {
+    /// Opens the shard as a file of this machine; an object is fetched first, unless a copy is there.
+    pub fn open_file(&self) -> Result<File, DataError> {
+        match &self.remote {
+            Some(remote) => remote.open(),
+            None => File::open(&self.path).map_err(|error| DataError::io(self.path.clone(), "opening it", error)),
+        }
+    }
+
+    /// Has an object fetched in the background.
+    pub fn fetch_ahead(&self) {
+        if let Some(remote) = &self.remote {
+            remote.fetch_ahead();
+        }
+    }
+}
+
+/// What a pattern came to, before it is looked up.
+enum Named {
+    File(PathBuf),
+    Object(Location),
+    /// Listed by its store, so that nothing is left to ask.
+    Known(Arc<RemoteShard>),
 }
 
 /// How the documents stand in a file.
@@ -51,28 +81,18 @@ impl Layout {
 }
 
 /// All shards of all corpora. A corpus without a shard is an error.
-pub(crate) fn list_shards(corpora: &[CorpusConfig]) -> Result<Vec<Shard>, DataError> {
+pub(crate) fn list_shards(corpora: &[CorpusConfig], object_store: &ObjectStoreConfig) -> Result<Vec<Shard>, DataError> {
+    list_with(corpora, &mut Stores::new(object_store))
+}
+
+pub(crate) fn list_with(corpora: &[CorpusConfig], stores: &mut Stores) -> Result<Vec<Shard>, DataError> {
     check_corpora(corpora)?;
     let mut shards = Vec::new();
     for (corpus, config) in corpora.iter().enumerate() {
         let corpus_name: Arc<str> = config.name.as_str().into();
         let text_key: Arc<str> = config.text_key.as_str().into();
         let mut seen = HashSet::new();
-        for path in paths(corpus, config)? {
-            let metadata = match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.is_file() => metadata,
-                Ok(_) => {
-                    return Err(DataError::config(
-                        format!("corpora[{corpus}] ({}).files", config.name),
-                        format!("names {}, which is not a file", path.display()),
-                        "name files, for example folder/*.jsonl",
-                    ));
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(DataError::MissingShard { corpus: config.name.clone(), path });
-                }
-                Err(error) => return Err(DataError::io(path, "looking it up", error)),
-            };
+        for (path, size, remote) in looked_up(corpus, config, stores)? {
             if !seen.insert(path.clone()) {
                 return Err(DataError::config(
                     format!("corpora[{corpus}] ({}).files", config.name),
@@ -87,17 +107,58 @@ pub(crate) fn list_shards(corpora: &[CorpusConfig]) -> Result<Vec<Shard>, DataEr
                 corpus,
                 corpus_name: corpus_name.clone(),
                 text_key: text_key.clone(),
-                size: metadata.len(),
+                size,
+                remote,
             });
         }
     }
     Ok(shards)
 }
 
-fn paths(corpus: usize, config: &CorpusConfig) -> Result<Vec<PathBuf>, DataError> {
+/// Paths and URLs of a corpus with their sizes. Objects that are named one by one are asked for together.
+type LookedUp = (PathBuf, u64, Option<Arc<RemoteShard>>);
+
+fn looked_up(corpus: usize, config: &CorpusConfig, stores: &mut Stores) -> Result<Vec<LookedUp>, DataError> {
+    let named = named(corpus, config, stores)?;
+    let asked: Vec<Location> =
+        named.iter().filter_map(|name| if let Named::Object(location) = name { Some(location.clone()) } else { None }).collect();
+    let mut answers = if asked.is_empty() { Vec::new() } else { stores.named(&asked)? }.into_iter();
+    let mut found = Vec::with_capacity(named.len());
+    for name in named {
+        let remote = match name {
+            Named::File(path) => {
+                let size = file_size(corpus, config, &path)?;
+                found.push((path, size, None));
+                continue;
+            }
+            Named::Known(remote) => Some(remote),
+            Named::Object(_) => answers.next(),
+        };
+        found.extend(remote.map(|remote| (remote.url().into(), remote.size(), Some(remote))));
+    }
+    Ok(found)
+}
+
+fn file_size(corpus: usize, config: &CorpusConfig, path: &Path) -> Result<u64, DataError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(metadata.len()),
+        Ok(_) => Err(DataError::config(
+            format!("corpora[{corpus}] ({}).files", config.name),
+            format!("names {}, which is not a file", path.display()),
+            "name files, for example folder/*.jsonl",
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(DataError::MissingShard { corpus: config.name.clone(), path: path.to_owned() })
+        }
+        Err(error) => Err(DataError::io(path, "looking it up", error)),
+    }
+}
+
+fn named(corpus: usize, config: &CorpusConfig, stores: &mut Stores) -> Result<Vec<Named>, DataError> {
     let field = || format!("corpora[{corpus}] ({}).files", config.name);
-    let mut paths = Vec::new();
+    let mut names = Vec::new();
     for pattern in &config.files {
+        let pattern = local_path(pattern)?;
         match config.file_id_range {
             Some([first, end]) => {
                 if first >= end {
@@ -117,7 +178,7 @@ fn paths(corpus: usize, config: &CorpusConfig) -> Result<Vec<PathBuf>, DataError
                 for file_id in first..end {
                     let path = format_file_id(pattern, file_id)
                         .map_err(|reason| DataError::config(field(), format!("pattern {pattern:?} {reason}"), "write {file_id:05d}"))?;
-                    paths.push(path.into());
+                    names.push(one(path)?);
                 }
             }
             None if has_file_id(pattern) => {
@@ -127,12 +188,25 @@ fn paths(corpus: usize, config: &CorpusConfig) -> Result<Vec<PathBuf>, DataError
                     "add file_id_range: [first, one past the last]",
                 ));
             }
+            None if is_url(pattern) && Location::parse(pattern)?.is_glob() => {
+                let matches = stores.matching(&Location::parse(pattern)?)?;
+                if matches.is_empty() {
+                    return Err(DataError::NoMatch { corpus: config.name.clone(), pattern: pattern.into() });
+                }
+                names.extend(matches.into_iter().map(Named::Known));
+            }
             // A file whose own name has glob characters is taken as it is.
-            None if pattern.contains(['*', '?', '[']) && !Path::new(pattern).is_file() => paths.extend(globbed(field(), config, pattern)?),
-            None => paths.push(pattern.into()),
+            None if pattern.contains(['*', '?', '[']) && !Path::new(pattern).is_file() => {
+                names.extend(globbed(field(), config, pattern)?.into_iter().map(Named::File));
+            }
+            None => names.push(one(pattern.to_owned())?),
         }
     }
-    Ok(paths)
+    Ok(names)
+}
+
+fn one(name: String) -> Result<Named, DataError> {
+    Ok(if is_url(&name) { Named::Object(Location::parse(&name)?) } else { Named::File(name.into()) })
 }
 
 fn globbed(field: String, config: &CorpusConfig, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
@@ -152,7 +226,7 @@ fn globbed(field: String, config: &CorpusConfig, pattern: &str) -> Result<Vec<Pa
     Ok(paths)
 }
 
-/// A hash of the ordered list: corpus, file name and size of each shard. Folders may move.
+/// A hash of the ordered list: corpus, file name and size of each shard, and of an object the version. Folders may move.
 pub(crate) fn list_fingerprint(shards: &[Shard]) -> String {
     let mut hash = Sha256::new();
     for shard in shards {
@@ -161,6 +235,10 @@ pub(crate) fn list_fingerprint(shards: &[Shard]) -> String {
         hash.update(shard.size.to_le_bytes());
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name.as_bytes());
+        if let Some(remote) = &shard.remote {
+            hash.update((remote.version().len() as u64).to_le_bytes());
+            hash.update(remote.version());
+        }
     }
     hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -168,6 +246,10 @@ pub(crate) fn list_fingerprint(shards: &[Shard]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn list(corpora: &[CorpusConfig]) -> Result<Vec<Shard>, DataError> {
+        list_shards(corpora, &ObjectStoreConfig::default())
+    }
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -189,9 +271,12 @@ mod tests {
     #[test]
     fn ranges_and_globs_are_ordered() {
         let folder = folder();
-        let range = list_shards(&[corpus(&folder, &["b-{file_id:05d}.jsonl"], Some([0, 2]))]).unwrap();
+        let range = list(&[corpus(&folder, &["b-{file_id:05d}.jsonl"], Some([0, 2]))]).unwrap();
         assert_eq!(names(&range), ["b-00000.jsonl", "b-00001.jsonl"]);
-        let glob = list_shards(&[corpus(&folder, &["c.parquet", "b-*.jsonl"], None)]).unwrap();
+        let glob = list(&[corpus(&folder, &["c.parquet", "b-*.jsonl"], None)]).unwrap();
+        let mut urls = corpus(&folder, &["c.parquet", "b-*.jsonl"], None);
+        urls.files.iter_mut().for_each(|file| file.insert_str(0, "file://"));
+        assert_eq!(list_fingerprint(&list(&[urls]).unwrap()), list_fingerprint(&glob));
         assert_eq!(names(&glob), ["c.parquet", "b-00000.jsonl", "b-00001.jsonl"]);
         assert_eq!(glob[0].layout, Layout::Parquet);
         assert_ne!(list_fingerprint(&range), list_fingerprint(&glob));
@@ -200,7 +285,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let folder = folder();
-        let fails = |files: &[&str], range| list_shards(&[corpus(&folder, files, range)]).unwrap_err();
+        let fails = |files: &[&str], range| list(&[corpus(&folder, files, range)]).unwrap_err();
         assert!(
             matches!(fails(&["b-{file_id:05d}.jsonl"], Some([0, 3])), DataError::MissingShard { path, .. } if path.ends_with("b-00002.jsonl"))
         );

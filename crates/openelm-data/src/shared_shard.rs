@@ -131,7 +131,7 @@ mod tests {
     fn the_window_is_bounded_and_who_lags_reads_alone() {
         let shards = Shards::new();
         shards.write("a-0", "jsonl", &vec!["x".repeat(1 << 20); 60]);
-        let shard = list_shards(&shards.config(&[("a", 1.0)], 8).corpora).unwrap().remove(0);
+        let shard = list_shards(&shards.config(&[("a", 1.0)], 8).corpora, &Default::default()).unwrap().remove(0);
         let shared = SharedShard::open(&shard, 0, Mark::default()).unwrap();
         for document in 40..60 {
             assert!(matches!(shared.take(document, |_| true).unwrap(), Shared::Document(_)), "{document}");
@@ -147,7 +147,7 @@ mod tests {
     fn what_no_lane_wants_is_not_held() {
         let shards = Shards::new();
         shards.write("a-0", "parquet", &vec!["x".repeat(1 << 20); 20]);
-        let shard = list_shards(&shards.config(&[("a", 1.0)], 8).corpora).unwrap().remove(0);
+        let shard = list_shards(&shards.config(&[("a", 1.0)], 8).corpora, &Default::default()).unwrap().remove(0);
         let shared = SharedShard::open(&shard, 0, Mark::default()).unwrap();
         assert!(matches!(shared.take(19, |document| document == 19).unwrap(), Shared::Document(_)));
         assert_eq!(shared.0.lock().unwrap().bytes, 0);

@@ -43,7 +43,7 @@ pub struct StageRates {
 pub fn stage_rates(config: &DataConfig, tokenizer: &Tokenizer, budget: usize) -> Result<StageRates, DataError> {
     config.validate()?;
     let encoder = TextEncoder::new(config, Arc::new(tokenizer.clone()))?;
-    let shards = list_shards(&config.corpora)?;
+    let shards = list_shards(&config.corpora, &config.object_store)?;
     let each = budget / shards.len().max(1) + 1;
     let pool = pool(config.threads)?;
     pool.install(|| {

@@ -128,7 +128,7 @@ impl LoaderState {
             differs.push("the tokenizer".into());
         }
         if differs.is_empty() && self.identity.files != identity.files {
-            differs.push("the list of shards (names, sizes or order)".into());
+            differs.push("the list of shards (names, sizes, versions or order)".into());
         }
         if differs.is_empty() {
             return Ok(());
@@ -145,8 +145,18 @@ fn same_weight(saved: f64, now: f64) -> bool {
 /// The settings that differ and matter to the order. Where the shards lie does not; their list is compared by itself.
 fn config_differences(saved: &DataConfig, now: &DataConfig) -> Vec<String> {
     let idle: &[&str] = match now.order {
-        Order::Mixed => &["threads", "prefetch", "cache", "on_bad_record", "document_mask", "corpora", "document_split_words", "workers"],
-        Order::Corenet => &["threads", "prefetch", "on_bad_record", "document_mask", "corpora", "lanes", "shuffle_buffer"],
+        Order::Mixed => &[
+            "threads",
+            "prefetch",
+            "cache",
+            "object_store",
+            "on_bad_record",
+            "document_mask",
+            "corpora",
+            "document_split_words",
+            "workers",
+        ],
+        Order::Corenet => &["threads", "prefetch", "object_store", "on_bad_record", "document_mask", "corpora", "lanes", "shuffle_buffer"],
     };
     let mut differs = Vec::new();
     let fields = |config| match serde_json::to_value(config) {

@@ -73,7 +73,7 @@ pub fn survey(config: &DataConfig, tokenizer: &Tokenizer, skipped: &SkipLog) -> 
     config.validate()?;
     let encoder = TextEncoder::new(config, Arc::new(tokenizer.clone()))?;
     let encoders: Vec<TextEncoder> = config.corpora.iter().map(|corpus| encoder.for_corpus(corpus)).collect();
-    let shards = list_shards(&config.corpora)?;
+    let shards = list_shards(&config.corpora, &config.object_store)?;
     let skip = (config.on_bad_record == OnBadRecord::Skip).then_some(skipped);
     let count = |shard: &Shard| survey_shard(shard, &encoders[shard.corpus], skip).map(|counts| (shard.corpus, counts));
     let counted: Vec<_> = pool(config.threads)?.install(|| shards.par_iter().map(count).collect::<Result<_, _>>())?;

@@ -60,26 +60,16 @@ impl TokenCache {
 
     /// The file for the documents `first`, `first + stride`, ... of a shard.
     pub fn key(&self, shard: &Shard, encoder: &TextEncoder, first: u64, stride: u64) -> Result<CacheKey, DataError> {
-        let io = |error| DataError::io(shard.path.clone(), "reading it", error);
-        let mut file = File::open(&shard.path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_nanos());
         let mut hash = Sha256::new();
         let described = encoder.describe();
         for text in [&*described, &*shard.text_key] {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
         }
-        let size = metadata.len();
-        for number in [MAGIC, PART_BYTES as u64, first, stride, size, changed as u64] {
+        for number in [MAGIC, PART_BYTES as u64, first, stride] {
             hash.update(number.to_le_bytes());
         }
-        for sample in 0..SAMPLES {
-            let at = size.saturating_sub(SAMPLE_BYTES) / (SAMPLES - 1) * sample;
-            let mut bytes = Vec::new();
-            file.seek(SeekFrom::Start(at)).and_then(|_| (&mut file).take(SAMPLE_BYTES).read_to_end(&mut bytes)).map_err(io)?;
-            hash.update(&bytes);
-        }
+        identify(shard, &mut hash)?;
         let digest = hash.finalize();
         let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let mark = digest.iter().skip(16).take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte));
@@ -123,6 +113,33 @@ impl TokenCache {
             inside: false,
         })
     }
+}
+
+/// Mixes in what tells a shard's content from any other's. An object is not read for it.
+fn identify(shard: &Shard, hash: &mut Sha256) -> Result<(), DataError> {
+    if let Some(remote) = &shard.remote {
+        hash.update(remote.size().to_le_bytes());
+        for text in [remote.url(), remote.version()] {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        }
+        return Ok(());
+    }
+    let io = |error| DataError::io(shard.path.clone(), "reading it", error);
+    let mut file = shard.open_file()?;
+    let metadata = file.metadata().map_err(io)?;
+    let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_nanos());
+    let size = metadata.len();
+    for number in [size, changed as u64] {
+        hash.update(number.to_le_bytes());
+    }
+    for sample in 0..SAMPLES {
+        let at = size.saturating_sub(SAMPLE_BYTES) / (SAMPLES - 1) * sample;
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(at)).and_then(|_| (&mut file).take(SAMPLE_BYTES).read_to_end(&mut bytes)).map_err(io)?;
+        hash.update(&bytes);
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) {

@@ -71,7 +71,7 @@ pub(crate) fn tokenize_with(
         return Err(DataError::Ranks { reason: format!("part {part} of {parts} does not exist"), hint: "parts count from 0".into() });
     }
     let encoder = TextEncoder::new(config, tokenizer)?;
-    let shards = list_shards(&config.corpora)?;
+    let shards = list_shards(&config.corpora, &config.object_store)?;
     let skip = (config.on_bad_record == OnBadRecord::Skip).then(|| skipped.clone());
     let mixture = Mixture::new(config, &shards, encoder, skip);
     let pool = pool(config.threads)?;

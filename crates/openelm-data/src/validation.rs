@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openelm_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
-use crate::config::{CorpusConfig, DataConfig};
+use crate::config::{CorpusConfig, DataConfig, ObjectStoreConfig};
 use crate::encoder::{Encode, TextEncoder, Verdict, Verdicts};
 use crate::error::DataError;
 use crate::packer::Packer;
@@ -34,7 +34,7 @@ pub(crate) fn packed_once(
     config.validate()?;
     let encoder = TextEncoder::new(config, tokenizer)?;
     let limit = max_sequences.unwrap_or(usize::MAX);
-    let mut documents = documents(&config.corpora);
+    let mut documents = documents(&config.corpora, &config.object_store);
     let mut packer = Packer::new(config.sequence_length);
     let mut verdicts = Verdicts::default();
     let mut sequences = Vec::new();
@@ -68,7 +68,7 @@ pub(crate) fn packed_once(
     }
     if verdicts.kept == 0 && limit > 0 {
         let names: Vec<&str> = config.corpora.iter().map(|corpus| corpus.name.as_str()).collect();
-        return Err(verdicts.empty_corpus(&names.join(", "), list_shards(&config.corpora)?.len()));
+        return Err(verdicts.empty_corpus(&names.join(", "), list_shards(&config.corpora, &config.object_store)?.len()));
     }
     sequences.extend(packer.pop_padded(encoder.padding_id()));
     sequences.truncate(limit);
@@ -76,8 +76,11 @@ pub(crate) fn packed_once(
 }
 
 /// Every document of the corpora, corpora and shards in order, as it stands on disk. Ends after an error.
-pub fn documents(corpora: &[CorpusConfig]) -> impl Iterator<Item = Result<Document, DataError>> + Send + use<> {
-    let (shards, error) = match list_shards(corpora) {
+pub fn documents(
+    corpora: &[CorpusConfig],
+    object_store: &ObjectStoreConfig,
+) -> impl Iterator<Item = Result<Document, DataError>> + Send + use<> {
+    let (shards, error) = match list_shards(corpora, object_store) {
         Ok(shards) => (shards, None),
         Err(error) => (Vec::new(), Some(error)),
     };

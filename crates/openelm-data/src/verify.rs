@@ -38,7 +38,7 @@ impl ShardReport {
 /// When the configuration is bad or a shard is missing. What is wrong inside shards is in the reports.
 pub fn verify(config: &DataConfig) -> Result<Vec<ShardReport>, DataError> {
     config.validate()?;
-    let shards = list_shards(&config.corpora)?;
+    let shards = list_shards(&config.corpora, &config.object_store)?;
     Ok(pool(config.threads)?.install(|| shards.par_iter().map(verify_shard).collect()))
 }
 

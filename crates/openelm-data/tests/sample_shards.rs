@@ -20,7 +20,7 @@ fn every_layout_gives_the_documents_and_bytes_of_the_report() {
             corpus.text_key = "content".into();
         }
         let (mut count, mut bytes, mut characters) = (0u64, 0u64, 0u64);
-        for document in documents(&[corpus]) {
+        for document in documents(&[corpus], &Default::default()) {
             let document = document.unwrap();
             let text = fix_text(&document.text);
             changed += u64::from(*text != *document.text);

@@ -1,6 +1,6 @@
 //! Whole documents to score: the texts of shards of any layout.
 
-use openelm_data::{CorpusConfig, documents};
+use openelm_data::{CorpusConfig, ObjectStoreConfig, documents};
 
 use crate::error::EvalError;
 
@@ -14,7 +14,8 @@ pub fn read_texts(files: &[String], text_key: &str, skip: usize, limit: Option<u
     }
     let mut corpus = CorpusConfig::new("text", files.to_vec());
     text_key.clone_into(&mut corpus.text_key);
-    let texts = documents(&[corpus]).skip(skip).take(limit.unwrap_or(usize::MAX)).map(|document| Ok(document?.text));
+    let texts =
+        documents(&[corpus], &ObjectStoreConfig::default()).skip(skip).take(limit.unwrap_or(usize::MAX)).map(|document| Ok(document?.text));
     let texts: Vec<String> = texts.collect::<Result<_, EvalError>>()?;
     match texts.is_empty() {
         true => Err(EvalError::Settings {

@@ -30,7 +30,7 @@ fn train_on(config: &RunConfig, training: &TokenizerTraining) -> Result<Tokenize
         ..BpeTraining::new(usize::try_from(training.vocab_size)?)
     };
     eprintln!("training a tokenizer of {} tokens", settings.vocab_size);
-    let texts = documents(&data.corpora).map(|document| {
+    let texts = documents(&data.corpora, &data.object_store).map(|document| {
         let text = document?.text;
         Ok::<_, openelm_data::DataError>(if data.normalize { openelm_data::fix_text(&text).into_owned() } else { text })
     });

@@ -67,7 +67,7 @@ pub enum OnBadRecord {
 #[serde(deny_unknown_fields, expecting = "the keys of a corpus")]
 pub struct CorpusSection {
     pub name: String,
-    /// Paths, globs, or with `file_id_range` patterns such as `wiki-{file_id:05d}.jsonl`.
+    /// Paths, URLs, globs, or with `file_id_range` patterns such as `wiki-{file_id:05d}.jsonl`.
     pub files: Vec<String>,
     /// First id and one past the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +87,21 @@ pub struct CorpusSection {
     /// Default: the data section's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_characters_per_text: Option<u64>,
+}
+
+/// Local copies of shards in object stores, and how patient reading them is. Credentials come from the environment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "the keys of `data.object_store`")]
+pub struct ObjectStoreSection {
+    /// Folder of local copies. Default: `openelm/objects` in the user's folder of caches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// Bytes that the copies take together at most. Default 34359738368 (32 GiB).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// How often what fails is tried again. Default 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u64>,
 }
 
 /// What is read, and the sequences that are made of it.
@@ -149,6 +164,9 @@ pub struct DataSection {
     /// Folder that keeps tokens (mixed order). Absent: none are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
+    /// How shards named by URLs are read. Absent: the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_store: Option<ObjectStoreSection>,
     pub corpora: Vec<CorpusSection>,
 }
 
@@ -175,6 +193,7 @@ impl DataSection {
             document_mask: false,
             on_bad_record: OnBadRecord::default(),
             cache: None,
+            object_store: None,
             corpora,
         }
     }

@@ -28,7 +28,9 @@ mod validate_data;
 mod validate_finetune;
 
 pub use adapter::{AdapterSection, BaseDtype, TargetModules};
-pub use data::{CorpusSection, DataSection, OnBadRecord, Order, Packing, TokenizerSection, TokenizerTraining, ValidationSection};
+pub use data::{
+    CorpusSection, DataSection, ObjectStoreSection, OnBadRecord, Order, Packing, TokenizerSection, TokenizerTraining, ValidationSection,
+};
 pub use error::{ConfigError, Place};
 pub use eval::EvalSection;
 pub use finetune::{

@@ -25,7 +25,7 @@ pub(super) fn absolute(path: &Path, folder: &Path) -> PathBuf {
     result
 }
 
-/// Whether this names something on another machine. Such a name is left as it is, so that validation can refuse it.
+/// Whether this names something on another machine. Such a name is left as it is: validation refuses it, or an object store has it.
 pub(super) fn is_remote(path: &str) -> bool {
     path.contains("://")
 }
@@ -51,11 +51,11 @@ pub(super) fn resolve(config: &mut RunConfig, folder: &Path) {
     {
         *path = absolute(path, folder);
     }
-    if let Some(cache) = &mut config.data.cache
-        && !cache.as_os_str().is_empty()
-        && !is_remote(&cache.to_string_lossy())
-    {
-        *cache = absolute(cache, folder);
+    let objects = config.data.object_store.iter_mut().filter_map(|section| section.cache.as_mut());
+    for cache in config.data.cache.iter_mut().chain(objects) {
+        if !cache.as_os_str().is_empty() && !is_remote(&cache.to_string_lossy()) {
+            *cache = absolute(cache, folder);
+        }
     }
     let validation = config.validation.iter_mut().flat_map(|validation| &mut validation.corpora);
     for corpus in config.data.corpora.iter_mut().chain(validation) {

@@ -87,7 +87,8 @@ fn what_is_written_reads_back() {
         "export={format: hf}",
     ];
     let mixed = ["data.corpora.0.max_epochs=2", "data.packing=best_fit", "data.cache=/c"];
-    for overrides in [&[][..], &everything[..], &mixed[..]] {
+    let remote = ["data.corpora.0.files=['s3://b/*.jsonl']", "data.object_store={cache: /c, max_bytes: 9}"];
+    for overrides in [&[][..], &everything[..], &mixed[..], &remote[..]] {
         let config = load(GOOD, overrides).unwrap().config;
         let written = config.to_yaml().unwrap();
         assert_eq!(load(&written, &[]).unwrap().config, config, "{written}");
@@ -155,7 +156,9 @@ fn impossible_data() {
     refused("name: b", "name: a", "a, files: ['/b", "data.corpora[1].name: `a` is the name of an earlier corpus");
     refused("'a/*.jsonl'", "", "[]", "data.corpora[0].files: names no file");
     refused("'a/*.jsonl'", "''", "''", "data.corpora[0].files[0]: is empty");
-    refused("'a/*.jsonl'", "'s3://bucket/a.jsonl'", "'s3", "data.corpora[0].files[0]: s3://bucket/a.jsonl is on another machine");
+    let remote = "sequence_length: 256\n  object_store: {cache: 's3://b/c'}";
+    refused("sequence_length: 256", remote, "'s3", "data.object_store.cache: s3://b/c is on another machine");
+    refused("sequence_length: 256", "sequence_length: 256\n  object_store: {max_bytes: 0}", "0}", "data.object_store.max_bytes: is 0");
     refused("'a/*.jsonl'", "'a-{file_id:05d}.jsonl'", "'a-{", "data.corpora[0].files[0]: has {file_id}, but the corpus has no");
     refused("[0, 9]", "[9, 9]", "[9, 9]", "data.corpora[1].file_id_range: [9, 9] holds no id");
     refused("sequence_length: 256", "sequence_length: 256\n  lanes: 0", "0\n  corpora", "data.lanes: is 0");

@@ -41,6 +41,14 @@ pub(super) fn check_data(config: &RunConfig) -> Check {
         require(!cache.as_os_str().is_empty(), "data.cache", "is empty", "name a folder")?;
         check_local("data.cache", &cache.to_string_lossy())?;
     }
+    if let Some(objects) = &data.object_store {
+        if let Some(cache) = &objects.cache {
+            require(!cache.as_os_str().is_empty(), "data.object_store.cache", "is empty", "name a folder, or leave it out")?;
+            check_local("data.object_store.cache", &cache.to_string_lossy())?;
+        }
+        at_least_one("data.object_store.max_bytes", objects.max_bytes.unwrap_or(1))?;
+        at_most("data.object_store.retries", objects.retries.unwrap_or(0), 1000)?;
+    }
     check_corpora("data.corpora", &data.corpora)?;
     for (index, corpus) in data.corpora.iter().enumerate() {
         let key = format!("data.corpora[{index}].max_epochs");
@@ -114,8 +122,7 @@ fn check_corpora(key: &str, corpora: &[CorpusSection]) -> Check {
         }
         for (number, file) in corpus.files.iter().enumerate() {
             let key = at(&format!("files[{number}]"));
-            require(!file.is_empty(), key.as_str(), "is empty", "name a file, a glob or a pattern")?;
-            check_local(&key, file)?;
+            require(!file.is_empty(), key.as_str(), "is empty", "name a file, a glob, a pattern or a URL")?;
             require(
                 !file.contains("{file_id") || corpus.file_id_range.is_some(),
                 key,
