@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use openelm_data::{Loader, stage_rates};
 use serde_json::json;
 
@@ -34,13 +34,23 @@ pub(super) fn run(arguments: &BenchDataArguments) -> Result<()> {
     }
     let seconds = begin.elapsed().as_secs_f64();
     let mb_per_second = (loader.text_bytes() - bytes) as f64 / 1e6 / seconds;
+    // What goes on from here: the state alone, in a loader that has read nothing yet.
+    let state = loader.state();
+    let expected = loader.next_sequence()?;
     drop(loader);
+    let begin = Instant::now();
+    let found = Loader::resume(&data, &tokenizer, 0, 1, &state)?.next_sequence()?;
+    let resume = begin.elapsed().as_secs_f64();
+    ensure!(found.tokens == expected.tokens, "a resumed loader gave another sequence\nhint: the shards changed while they were measured");
     let peak = peak_rss_mib();
     let stages = if arguments.no_stages { None } else { Some(stage_rates(&data, &tokenizer, STAGE_BYTES)?) };
     let tokens_per_second = (sequences * length - padding) as f64 / seconds;
     let mut out = std::io::stdout().lock();
     if !arguments.json {
-        writeln!(out, "whole pipeline  {mb_per_second:8.1} MB/s, {tokens_per_second:.0} tokens/s, first sequence after {first:.2} s")?;
+        writeln!(
+            out,
+            "whole pipeline  {mb_per_second:8.1} MB/s, {tokens_per_second:.0} tokens/s, first sequence after {first:.2} s, after a resume {resume:.2} s"
+        )?;
         if let Some(stages) = &stages {
             writeln!(out, "read            {:8.1} MB/s", stages.read_mb_per_second)?;
             writeln!(out, "filter          {:8.1} MB/s", stages.filter_mb_per_second)?;
@@ -60,6 +70,7 @@ pub(super) fn run(arguments: &BenchDataArguments) -> Result<()> {
         "sequences": sequences,
         "padding": padding,
         "first_sequence_seconds": first,
+        "resume_seconds": resume,
         "peak_rss_mib": peak,
         "cache": data.cache.is_some(),
     });
