@@ -5,6 +5,8 @@ use std::time::Instant;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::matmul::micro_amx;
 use crate::simd::{prefetch, simd_fn};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, Precision};
@@ -15,12 +17,20 @@ const CHAINS: usize = 24;
 /// Floating-point operations a second (a multiply-add counts two) that all threads reach together without memory:
 /// the best of `repeats` runs.
 pub fn multiply_add_rate(cpu: &Cpu, precision: Precision, repeats: usize) -> f64 {
-    let pairs = precision == Precision::Bf16 && cpu.isa == Isa::Avx512Bf16;
-    let operations = 2 * 16 * CHAINS * ROUNDS * if pairs { 2 } else { 1 } * cpu.threads.count();
+    let (pairs, tiles) = (precision == Precision::Bf16 && cpu.isa.has_avx512_bf16(), precision == Precision::Bf16 && cpu.isa == Isa::Amx);
+    let mut operations = 2 * 16 * CHAINS * ROUNDS * if pairs { 2 } else { 1 } * cpu.threads.count();
+    #[cfg(target_arch = "x86_64")]
+    if tiles {
+        operations = micro_amx::CHAIN_OPERATIONS * ROUNDS * cpu.threads.count();
+    }
     let seconds = best(repeats, || {
         cpu.threads.for_each(cpu.threads.count(), |_| {
             // SAFETY: the instruction set is available.
             unsafe {
+                #[cfg(target_arch = "x86_64")]
+                if tiles {
+                    return micro_amx::chains(ROUNDS);
+                }
                 #[cfg(target_arch = "x86_64")]
                 if pairs {
                     std::hint::black_box(pair_chains());

@@ -1,11 +1,11 @@
 //! The innermost product: a tile of `rows` × `width` sums over units of the inner dimension, kept in registers.
 //!
 //! A unit is 4 bytes: one f32, or two neighbouring bf16 values (of the inner dimension). The left side is a packed tile
-//! [unit][HEIGHT] or plain rows; the right side always a packed panel [unit][width].
+//! or plain rows; the right side always a packed panel [unit][width].
 
-use super::micro_plain;
+use super::{blocks::BLOCK_UNITS, micro_plain};
 #[cfg(target_arch = "x86_64")]
-use super::{micro_avx2, micro_avx512};
+use super::{micro_amx, micro_avx2, micro_avx512};
 use crate::{Isa, Precision};
 
 /// What a packed unit holds.
@@ -24,6 +24,25 @@ impl Unit {
     pub(crate) fn values(self) -> usize {
         if self == Self::Pair { 2 } else { 1 }
     }
+}
+
+/// Which side of a product an operand is packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
+}
+
+/// Units that [`Order::Lanes`] keeps together.
+pub(crate) const RUN: usize = 16;
+
+/// How the words of a packed tile or panel follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// [unit][lane]
+    Units,
+    /// [run of 16 units][lane][unit], the last run as short as it is: what a tile register takes as its rows.
+    Lanes,
 }
 
 /// One call of the innermost product.
@@ -49,6 +68,10 @@ pub(crate) struct Micro {
     pub(crate) height: usize,
     /// Columns of a panel: sums are always written for all of them.
     pub(crate) width: usize,
+    /// How a packed tile is ordered; panels are always in the order of units.
+    pub(crate) left: Order,
+    /// Units of a block of the inner dimension.
+    pub(crate) block_units: usize,
     /// Takes the number of rows, 1 to `height`.
     pub(crate) run: unsafe fn(usize, &Tile),
 }
@@ -57,19 +80,33 @@ impl Micro {
     pub(crate) fn new(isa: Isa, precision: Precision) -> Self {
         let unit = match (precision, isa) {
             (Precision::F32, _) => Unit::Single,
-            (Precision::Bf16, Isa::Avx512Bf16) => Unit::Pair,
+            (Precision::Bf16, Isa::Avx512Bf16 | Isa::Amx) => Unit::Pair,
             (Precision::Bf16, _) => Unit::Rounded,
         };
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Amx && unit == Unit::Pair {
+            let (height, width, block_units) = (micro_amx::HEIGHT, micro_amx::WIDTH, micro_amx::BLOCK_UNITS);
+            return Self { unit, height, width, left: Order::Lanes, block_units, run: micro_amx::pairs() };
+        }
         let (height, width, run): (_, _, unsafe fn(usize, &Tile)) = match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => {
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
                 (micro_avx512::HEIGHT, micro_avx512::WIDTH, if unit == Unit::Pair { micro_avx512::pairs } else { micro_avx512::singles })
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => (micro_avx2::HEIGHT, micro_avx2::WIDTH, micro_avx2::singles),
             _ => (micro_plain::HEIGHT, micro_plain::WIDTH, micro_plain::singles),
         };
-        Self { unit, height, width, run }
+        Self { unit, height, width, left: Order::Units, block_units: BLOCK_UNITS, run }
+    }
+
+    /// Outer indices that are packed together.
+    pub(crate) fn lanes(&self, side: Side) -> usize {
+        if side == Side::Left { self.height } else { self.width }
+    }
+
+    pub(crate) fn order(&self, side: Side) -> Order {
+        if side == Side::Left { self.left } else { Order::Units }
     }
 
     /// Units that `values` of the inner dimension fill.

@@ -1,10 +1,10 @@
-//! Packing: a run of `lanes` outer indices of an operand into [unit][width], with zeros where the operand ends.
+//! Packing: a run of `lanes` outer indices of an operand into words of 4 bytes ([`Order`]), with zeros where the operand ends.
 //!
 //! What must stay true: packing never reads outside the operand and writes exactly units · width values.
 
-use super::micro::Unit;
+use super::micro::{Order, RUN, Unit};
 #[cfg(target_arch = "x86_64")]
-use super::pack_avx512;
+use super::{pack_amx, pack_avx512};
 use crate::Isa;
 use crate::simd::{Source, round_half, widen_half};
 
@@ -33,12 +33,13 @@ pub(crate) struct Packing {
     pub(crate) source: Source,
     /// Values from one row of the source to the next.
     pub(crate) stride: usize,
-    /// Outer indices that there are. More than `width` of them make several groups, one [unit][width] after the other:
+    /// Outer indices that there are. More than `width` of them make several groups, one after the other:
     /// together, columns are read in longer runs.
     pub(crate) lanes: usize,
     /// Inner values that there are.
     pub(crate) inner: usize,
     pub(crate) width: usize,
+    pub(crate) order: Order,
 }
 
 impl Packing {
@@ -46,12 +47,12 @@ impl Packing {
     ///
     /// # Safety
     /// The instruction set is available; the source holds `lanes` rows of `inner` values; `to` has room for
-    /// [groups][units of `inner`][width].
+    /// [groups][units of `inner`][width] words. Only pairs are packed in the order of lanes.
     pub(crate) unsafe fn rows(&self, isa: Isa, to: *mut u32) {
         #[cfg(target_arch = "x86_64")]
-        if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) {
+        if isa.has_avx512() {
             // SAFETY: the caller's promise.
-            return unsafe { pack_avx512::rows(self, to) };
+            return unsafe { if self.order == Order::Lanes { pack_amx::rows(self, to) } else { pack_avx512::rows(self, to) } };
         }
         let _ = isa;
         // SAFETY: the caller's promise.
@@ -64,9 +65,9 @@ impl Packing {
     /// As [`rows`](Self::rows), with `inner` rows of `lanes` values.
     pub(crate) unsafe fn columns(&self, isa: Isa, to: *mut u32) {
         #[cfg(target_arch = "x86_64")]
-        if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) {
+        if isa.has_avx512() {
             // SAFETY: the caller's promise.
-            return unsafe { pack_avx512::columns(self, to) };
+            return unsafe { if self.order == Order::Lanes { pack_amx::columns(self, to) } else { pack_avx512::columns(self, to) } };
         }
         let _ = isa;
         // SAFETY: the caller's promise.
@@ -74,7 +75,7 @@ impl Packing {
     }
 
     unsafe fn one_by_one(&self, to: *mut u32, lane_stride: usize, inner_stride: usize) {
-        let Self { unit, source, lanes, inner, width, .. } = *self;
+        let Self { unit, source, lanes, inner, width, order, .. } = *self;
         let units = inner.div_ceil(unit.values());
         for u in 0..units {
             for lane in 0..lanes.next_multiple_of(width) {
@@ -89,8 +90,13 @@ impl Packing {
                         }
                     }
                 }
+                let start = lane / width * width * units;
+                let within = match order {
+                    Order::Units => u * width + lane % width,
+                    Order::Lanes => u / RUN * RUN * width + lane % width * RUN.min(units - u / RUN * RUN) + u % RUN,
+                };
                 // SAFETY: u < units, and the lane lies in one of the groups.
-                unsafe { *to.add((lane / width * units + u) * width + lane % width) = word };
+                unsafe { *to.add(start + within) = word };
             }
         }
     }

@@ -14,7 +14,7 @@ use super::byte_rows::ByteRows;
 use super::layout::with_type;
 use super::matrix::StoredRows;
 use super::prepared::BLOCK;
-use crate::matmul::micro::Unit;
+use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
 use crate::simd::{Sink, Source, simd_fn, sweep};
@@ -31,10 +31,17 @@ const INNER: usize = 512;
 /// Rows of a tile.
 const HEIGHT: usize = 6;
 
-/// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with dot products of bytes.
-pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
+/// As many tokens are left to tiles of bf16, where there are any. Tiles of bytes would gain less: a scale for every 32 weights stops their
+/// sums after 8 of 16 rows, and every sum must then leave the tile to be scaled. By the instructions' rates, a product of bf16 tiles is
+/// five times as fast as this one and unpacking weights for it takes twice as long, which is worth it from about 30 tokens.
+const TILES: usize = 32;
+
+/// Whether these weights are best multiplied so: one scale for every 32 on an instruction set with dot products of bytes, and no better one
+/// for that many tokens.
+pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>, tokens: usize) -> bool {
     let known = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
-    isa == Isa::Avx512Bf16 && known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype))
+    let better = isa == Isa::Amx && tokens >= TILES;
+    isa.has_avx512_bf16() && !better && known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype))
 }
 
 /// One strip's unpacked weights.
@@ -49,7 +56,7 @@ struct Panels<'a> {
 /// x [tokens, k] · Wᵀ of `rows` [n, k] into `target` [tokens, n].
 pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, target: Target<'_>) {
     let (tokens, columns, n) = (x.tokens, x.columns, rows.rows());
-    assert!(fits(cpu.isa, rows) && columns == rows.columns(), "weights with a scale for every 32");
+    assert!(fits(cpu.isa, rows, tokens) && columns == rows.columns(), "weights with a scale for every 32");
     let (to, halves, base) = match target {
         Target::Store(to) => (Some(Parts::new(to)), None, None),
         Target::Sum(to, base) => (Some(Parts::new(to)), None, Some(base)),
@@ -154,7 +161,7 @@ unsafe fn unpack(
         unsafe {
             let to = panels.levels.as_mut_ptr().add(panel * INNER / 4 * WIDTH);
             let source = Source::F32(row_space.as_ptr().cast());
-            Packing { unit: Unit::Single, source, stride: words, lanes, inner: words, width: WIDTH }.rows(isa, to);
+            Packing { unit: Unit::Single, source, stride: words, lanes, inner: words, width: WIDTH, order: Order::Units }.rows(isa, to);
         }
     }
     zero

@@ -57,7 +57,7 @@ pub(crate) fn multiply_many(cpu: &Cpu, x: Values<'_>, weights: &StoredRows<'_>, 
     let tokens = x.len() / columns.max(1);
     let x = Matrix::new(x, tokens, columns)?;
     #[cfg(target_arch = "x86_64")]
-    if byte_product::fits(cpu.isa, weights) {
+    if byte_product::fits(cpu.isa, weights, tokens) {
         byte_product::byte_product(cpu, &ByteRows::new(cpu, x.values, columns), weights, target);
         return Ok(());
     }
@@ -92,7 +92,7 @@ mod tests {
                     let mut y = vec![f32::NAN; tokens * rows];
                     stored_linear(&cpu, &x, &stored, &mut y).unwrap();
                     #[cfg(target_arch = "x86_64")]
-                    let bytes = byte_product::fits(isa, &stored);
+                    let bytes = byte_product::fits(isa, &stored, tokens);
                     #[cfg(not(target_arch = "x86_64"))]
                     let bytes = false;
                     for token in (0..tokens).step_by(tokens / 9) {

@@ -11,7 +11,7 @@ use super::avx512_blocks::{Blocks512, Chunk512};
 use super::layout::with_type;
 use super::matrix::{StoredMatrix, StoredRows};
 use crate::matmul::blocks::{Block, Blocks};
-use crate::matmul::micro::{Micro, Unit};
+use crate::matmul::micro::{Micro, Side, Unit};
 use crate::matmul::pack::Packing;
 use crate::simd::Source;
 use crate::threads::Parts;
@@ -56,7 +56,8 @@ impl StoredRows<'_> {
                 }
                 Source::F32(floats.add(block.first - first))
             };
-            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width: micro.width }.rows(isa, to);
+            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width: micro.width, order: micro.order(Side::Right) }
+                .rows(isa, to);
         }
     }
 
@@ -92,7 +93,7 @@ unsafe fn unpack_halves(isa: Isa, matrix: &StoredMatrix<'_>, row: usize, first: 
         return unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), (end - first) * 2) };
     }
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512Bf16 && matrix.dtype.is_quantised() {
+    if isa.has_avx512_bf16() && matrix.dtype.is_quantised() {
         // SAFETY: the caller's promise; the bytes are a row's.
         return unsafe { with_type!(matrix.dtype, avx512_blocks::B => unpack_blocks::<B>(bytes.as_ptr(), first, end, to), else ()) };
     }
