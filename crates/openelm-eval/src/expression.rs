@@ -259,6 +259,8 @@ fn call(of: Value, name: &str, arguments: &[Value]) -> Result<Value, String> {
             let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
             text(&(first + &letters.as_str().to_lowercase()))
         }
+        // Not Jinja's: what CoreNet does to a prompt.
+        (Value::String(of), "fix_text", []) => text(&openelm_data::fix_text(of)),
         (Value::String(of), "replace", [Value::String(from), Value::String(to)]) => text(&of.replace(from, to)),
         (Value::String(of), "split", []) => Ok(of.split_whitespace().collect()),
         (Value::String(of), "split", [Value::String(at)]) if !at.is_empty() => Ok(of.split(at.as_str()).collect()),

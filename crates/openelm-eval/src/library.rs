@@ -19,6 +19,7 @@ const TASKS: &[(&str, &str)] = shipped![
     "arc_challenge",
     "arc_easy",
     "boolq",
+    "commonsense",
     "crows_pairs",
     "hellaswag",
     "mmlu",
@@ -107,6 +108,8 @@ mod tests {
         assert_eq!(find_tasks("mmlu").unwrap()[0].file.expand().len(), 57);
         let one = find_tasks("mmlu_astronomy").unwrap()[0].file.expand();
         assert_eq!((one.len(), one[0].0.data.as_deref()), (1, Some("mmlu_astronomy_test.jsonl")));
+        let one = find_tasks("commonsense_ARC-Easy").unwrap()[0].file.expand();
+        assert_eq!((one.len(), one[0].0.data.as_deref()), (1, Some("ARC-Easy/test.json")));
         let message = find_tasks("mmlu_astrology").unwrap_err().to_string();
         assert!(message.contains("hellaswag") && message.contains("openllm"), "{message}");
     }

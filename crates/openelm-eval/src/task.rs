@@ -84,7 +84,7 @@ impl Task {
         let templates = Templates::of(file)?;
         let path = data.join(file.data.clone().unwrap_or_else(|| format!("{}.jsonl", file.task)));
         let with_variant = |path: &Path, limit| -> Result<Vec<Document>, EvalError> {
-            let mut documents = read_documents(path, limit)?;
+            let mut documents = read_documents(path, limit, file.shuffle)?;
             if let Some(variant) = variant {
                 documents.iter_mut().for_each(|document| drop(document.fields.insert("variant".into(), Value::String(variant.into()))));
             }

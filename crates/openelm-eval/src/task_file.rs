@@ -22,6 +22,9 @@ pub struct TaskFile {
     /// few-shot split is named, TASK_SPLIT.jsonl.
     #[serde(default)]
     pub fewshot_data: Option<String>,
+    /// Seed of Python's `Random`, with which the documents are shuffled before a limit takes the first of them.
+    #[serde(default)]
+    pub shuffle: Option<u64>,
     /// Each value makes a task of its own, with `{}` in `task` and the file names replaced by it, and as a field `variant`.
     #[serde(default)]
     pub variants: Vec<String>,

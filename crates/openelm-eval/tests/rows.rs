@@ -86,3 +86,33 @@ fn shipped_tasks_without_reference_values_read_their_rows() {
         assert_eq!(question.requests[gold], (request.0.to_owned(), request.1.to_owned()), "{name}");
     }
 }
+
+#[test]
+fn commonsense_rows_become_corenets_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("ARC-Easy")).unwrap();
+    let row = |n: usize| {
+        let instruction = format!("Choose: \u{201c}{n}\u{201d}?\n\nAnswer1: a Answer2: b\n\nAnswer format: answer1/answer2");
+        serde_json::json!({"instruction": instruction, "input": "", "output": "the correct answer is answer2", "answer": "answer2"})
+    };
+    let rows: Vec<_> = (0..10).map(row).collect();
+    std::fs::write(folder.path().join("ARC-Easy/test.json"), serde_json::to_string(&rows).unwrap()).unwrap();
+    let file = find_tasks("commonsense_ARC-Easy").unwrap().remove(0).file;
+    let task = Task::load(&file, folder.path(), TaskOptions { shots: None, limit: Some(7) }).unwrap().remove(0);
+    // CPython: Random(83652).shuffle(list(range(10))).
+    for (question, n) in task.questions.iter().zip([0, 1, 2, 5, 7, 9, 3]) {
+        // The quotation marks are those that ftfy leaves.
+        let context = format!(
+            "Below is an instruction that describes a task. Write a response that appropriately completes the request.  \n\n\
+             {i}### Instruction:\n{i}Choose: \"{n}\"?\n\nAnswer1: a Answer2: b\n\nAnswer format: answer1/answer2\n{i}\n{i}### Response:\n{i}",
+            i = " ".repeat(16)
+        );
+        let answers = ["the correct answer is answer1", "the correct answer is answer2"];
+        assert_eq!(question.requests, answers.map(|answer| (context.clone(), answer.to_owned())));
+        assert_eq!((question.gold, question.lengths.as_slice()), (1, [29, 29].as_slice()));
+    }
+    assert_eq!(task.questions.len(), 7);
+    std::fs::write(folder.path().join("ARC-Easy/test.json"), "[{\"instruction\": 1}, 2]").unwrap();
+    let message = Task::load(&file, folder.path(), TaskOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("no list of objects") && message.contains("hint: "), "{message}");
+}

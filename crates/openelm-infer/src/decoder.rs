@@ -3,7 +3,7 @@
 //! What must stay true: a call that fails before the device does leaves every cache as it was; the logits of a sequence are those of
 //! the whole sequence read alone without a cache, but for rounding.
 
-use openelm_kernels::KvStore;
+use openelm_kernels::{IdLogits, KvStore};
 use openelm_model::ModelConfig;
 
 use crate::cache::KvCache;
@@ -104,6 +104,17 @@ pub trait Decoder: Send + Sync {
     /// # Errors
     /// When a run has no ids or no room, an id is unknown, a logit is not finite, or the device fails.
     fn read(&self, runs: &mut [Run<'_>]) -> Result<Vec<Vec<f32>>, InferError>;
+
+    /// Reads every run, and tells of the positions that it wants what they say of `ids`: one list for each such position, run by run.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn look_up(&self, runs: &mut [Run<'_>], ids: &[&[u32]]) -> Result<Vec<IdLogits>, InferError> {
+        let vocabulary = self.config().vocab_size.max(1);
+        let logits = self.read(runs)?;
+        let positions = logits.iter().flat_map(|logits| logits.chunks_exact(vocabulary));
+        Ok(positions.zip(ids).map(|(logits, ids)| IdLogits::of(logits, ids)).collect())
+    }
 }
 
 /// Fails unless every run can be read.

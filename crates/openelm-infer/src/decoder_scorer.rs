@@ -47,18 +47,23 @@ impl<'a> DecoderScorer<'a> {
             }) {
                 batch.push(next);
             }
+            let ids: Vec<Vec<u32>> =
+                batch.iter().flat_map(|reading| &reading.targets).map(|targets| targets.iter().map(|(_, _, id)| *id).collect()).collect();
+            let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
             let mut runs: Vec<Run<'_>> = Vec::with_capacity(batch.len());
             for reading in &mut batch {
                 runs.push(Run { ids: &reading.ids, cache: &mut reading.cache, logits: Wanted::End(reading.targets.len()) });
             }
-            let logits = self.decoder.read(&mut runs)?;
+            let found = self.decoder.look_up(&mut runs, &ids)?;
             drop(runs);
-            for (reading, logits) in batch.iter().zip(&logits) {
-                for (targets, row) in reading.targets.iter().zip(logits.chunks_exact(vocabulary)) {
-                    add_scores(targets, row, scores);
+            for (targets, found) in batch.iter().flat_map(|reading| &reading.targets).zip(&found) {
+                for ((group, continuation, _), logit) in targets.iter().zip(&found.logits) {
+                    if let Some(score) = scores.get_mut(*group).and_then(|scores| scores.get_mut(*continuation)) {
+                        score.log_probability += f64::from(*logit) - found.log_sum;
+                        score.greedy &= *logit >= found.largest;
+                    }
                 }
             }
-            drop(logits);
             // Forks live as long as their batch: contexts of few tokens, continuations of fewer.
             let mut behind = Vec::new();
             for reading in &batch {
@@ -99,20 +104,6 @@ impl<'a> DecoderScorer<'a> {
             None => self.decoder.cache(group.context.len() + longest.saturating_sub(1)),
         };
         Reading { cache, ids, targets, follow }
-    }
-}
-
-/// Adds the log-probabilities of `targets` under one position's logits.
-fn add_scores(targets: &[(usize, usize, u32)], logits: &[f32], scores: &mut [Vec<TokenScore>]) {
-    let largest = logits.iter().copied().fold(f32::MIN, f32::max);
-    let total: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
-    let log_total = total.ln() + f64::from(largest);
-    for (group, continuation, id) in targets {
-        let logit = logits.get(*id as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        if let Some(score) = scores.get_mut(*group).and_then(|scores| scores.get_mut(*continuation)) {
-            score.log_probability += f64::from(logit) - log_total;
-            score.greedy &= logit >= largest;
-        }
     }
 }
 

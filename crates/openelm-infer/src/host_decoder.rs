@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use openelm_checkpoint::Weights;
 use openelm_formats::{DType, encode_f32};
-use openelm_kernels::{Cpu, HostTensor, KvRun, KvStore, KvType, read_tokens};
+use openelm_kernels::{Cpu, HostTensor, IdLogits, KvRun, KvStore, KvType, look_up_tokens, read_tokens};
 use openelm_model::{ModelConfig, ParameterInfo};
 
 use crate::decoder::{Cache, CacheKind, Decoder, Run, check_logits, check_runs};
@@ -92,13 +92,9 @@ impl Decoder for HostDecoder {
         check_runs(config, runs)?;
         let model = self.weights.model()?;
         let vocabulary = config.vocab_size;
-        let counts: Vec<usize> = runs.iter().map(|run| run.logits.count(run.ids.len())).collect();
+        let mut stores = stores_of(runs)?;
+        let counts: Vec<usize> = stores.iter().map(|store| store.answers).collect();
         let mut logits = vec![0.0; counts.iter().sum::<usize>() * vocabulary];
-        let mut stores = Vec::with_capacity(runs.len());
-        for (run, count) in runs.iter_mut().zip(&counts) {
-            let CacheKind::Host(store) = &mut run.cache.0 else { return Err(InferError::ForeignCache) };
-            stores.push(KvRun { ids: run.ids, store, logits: *count });
-        }
         read_tokens(&self.cpu, &model, &mut stores, &mut logits)?;
         if let [run] = &*runs {
             check_logits(&logits, run.cache.length().saturating_sub(1))?;
@@ -114,6 +110,27 @@ impl Decoder for HostDecoder {
         }
         Ok(all)
     }
+
+    fn look_up(&self, runs: &mut [Run<'_>], ids: &[&[u32]]) -> Result<Vec<IdLogits>, InferError> {
+        check_runs(&self.weights.config, runs)?;
+        let found = look_up_tokens(&self.cpu, &self.weights.model()?, &mut stores_of(runs)?, ids)?;
+        match found.iter().find(|found| !found.log_sum.is_finite()) {
+            Some(found) => {
+                Err(InferError::NotFinite { value: found.log_sum as f32, position: runs.first().map_or(0, |run| run.cache.length()) })
+            }
+            None => Ok(found),
+        }
+    }
+}
+
+/// The runs with their stores.
+fn stores_of<'a>(runs: &'a mut [Run<'_>]) -> Result<Vec<KvRun<'a>>, InferError> {
+    let store = |run: &'a mut Run<'_>| {
+        let answers = run.logits.count(run.ids.len());
+        let CacheKind::Host(store) = &mut run.cache.0 else { return Err(InferError::ForeignCache) };
+        Ok(KvRun { ids: run.ids, store, answers })
+    };
+    runs.iter_mut().map(store).collect()
 }
 
 impl std::fmt::Debug for HostDecoder {

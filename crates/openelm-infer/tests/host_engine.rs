@@ -102,6 +102,56 @@ fn sequences_read_together_are_those_read_alone() {
 }
 
 #[test]
+fn more_tokens_than_a_batch_holds_are_read_and_looked_up_batch_by_batch() {
+    let mut config = openelm_model::preset("OpenELM-tiny").unwrap();
+    config.vocab_size = 70;
+    let mut state = 1_u32;
+    let host = HostDecoder::build::<openelm_infer::InferError>(&config, |info| {
+        let value = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (f64::from(state >> 8) / f64::from(1 << 24) - 0.5) as f32 * 0.3
+        };
+        Ok((0..info.shape.iter().product()).map(value).collect())
+    })
+    .unwrap();
+    // The first fills more than a batch; the next share one; the last but one begins another; the last is read alone by few tokens' way.
+    let sequences: Vec<Vec<u32>> =
+        [1400, 300, 500, 400, 3].map(|length| (0..length).map(|i| (i * i * 13 + length) % 70).collect()).to_vec();
+    let wanted = [Wanted::End(500), Wanted::All, Wanted::Nothing, Wanted::End(9), Wanted::Last];
+    let mut caches: Vec<_> = sequences.iter().map(|ids| host.cache(ids.len())).collect();
+    let mut others: Vec<_> = sequences.iter().map(|ids| host.cache(ids.len())).collect();
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    for ((ids, cache), logits) in sequences.iter().zip(&mut caches).zip(wanted) {
+        runs.push(Run { ids, cache, logits });
+    }
+    let together = host.read(&mut runs).unwrap();
+    runs.clear();
+    for ((ids, cache), logits) in sequences.iter().zip(&mut others).zip(wanted) {
+        runs.push(Run { ids, cache, logits });
+    }
+    let asked: Vec<Vec<u32>> = (0..500 + 300 + 9 + 1).map(|i| vec![i % 70, (i * 7 + 1) % 70][..1 + i as usize % 2].to_vec()).collect();
+    let lists: Vec<&[u32]> = asked.iter().map(Vec::as_slice).collect();
+    let mut found = host.look_up(&mut runs, &lists).unwrap().into_iter();
+    assert_eq!(found.len(), asked.len());
+    drop(runs);
+    let mut asked = asked.into_iter();
+    for ((ids, cache), logits) in sequences.iter().zip(&caches).zip(&together) {
+        assert_eq!(cache.length(), ids.len());
+        let parts: Vec<usize> = ids.chunks(201).map(<[u32]>::len).collect();
+        let alone = read(&host, ids, &parts);
+        assert!(apart(logits, &alone[alone.len() - logits.len()..]) < 1e-4, "{}", ids.len());
+        for row in logits.chunks_exact(70) {
+            let (ids, found) = (asked.next().unwrap(), found.next().unwrap());
+            let log_sum = row.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
+            assert!((found.log_sum - log_sum).abs() < 1e-5, "{} {log_sum}", found.log_sum);
+            assert_eq!(found.largest, row.iter().copied().fold(f32::MIN, f32::max));
+            assert_eq!(found.logits, ids.iter().map(|id| row[*id as usize]).collect::<Vec<_>>());
+        }
+    }
+    assert!(asked.next().is_none() && found.next().is_none());
+}
+
+#[test]
 fn every_gguf_file_scores_as_in_llama_cpp() {
     let Some(folder) = reference().map(|reference| reference.join("gguf")) else { return };
     let expected = json(&folder.join("llama_cpp.json"));

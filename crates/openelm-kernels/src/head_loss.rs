@@ -11,7 +11,7 @@ use crate::matmul::product::{Right, Strip, Target, product, product_packed};
 use crate::simd::{Sink, Source, exp, simd_fn, sweep};
 use crate::threads::Parts;
 use crate::values::Activations;
-use crate::{Cpu, KernelError, Matrix, Precision, Values};
+use crate::{Cpu, Isa, KernelError, Matrix, Precision, Values};
 
 /// Tokens whose logits live at a time: in bf16, with a vocabulary of 32 000, 32 MB.
 const TOKENS: usize = 512;
@@ -215,13 +215,28 @@ struct Sums {
 }
 
 impl Sums {
+    /// A token's strips.
+    fn of_row(&self, row: usize) -> impl Iterator<Item = &[f32]> {
+        self.strips.chunks_exact(2).skip(row).step_by(self.targets.len())
+    }
+
+    fn largest(&self, row: usize) -> f32 {
+        self.of_row(row).map(|strip| strip[0]).fold(f32::NEG_INFINITY, f32::max)
+    }
+
     fn log_sum(&self, row: usize) -> f64 {
-        let rows = self.targets.len();
-        let of_row = || self.strips.chunks_exact(2).skip(row).step_by(rows);
-        let maximum = of_row().map(|strip| strip[0]).fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = of_row().map(|strip| f64::from(strip[1]) * f64::from(strip[0] - maximum).exp()).sum();
+        let maximum = self.largest(row);
+        let total: f64 = self.of_row(row).map(|strip| f64::from(strip[1]) * f64::from(strip[0] - maximum).exp()).sum();
         f64::from(maximum) + total.ln()
     }
+}
+
+/// The largest of some logits, and ln Σ e^logit.
+pub(crate) fn log_sum(isa: Isa, logits: &[f32]) -> (f32, f64) {
+    // SAFETY: the instruction set of a `Cpu` is available; nothing is kept.
+    let strips: Vec<f32> = logits.chunks(STRIP).flat_map(|strip| <[f32; 2]>::from(unsafe { soften(isa, strip, None) })).collect();
+    let sums = Sums { strips, targets: vec![0.0] };
+    (sums.largest(0), sums.log_sum(0))
 }
 
 /// Sums over the logits of some tokens; their exponentials are kept if asked for, [block of the vocabulary][token][block].

@@ -19,11 +19,15 @@ pub enum Isa {
     Avx512Bf16,
     /// The same with products of tiles of bf16 (AMX).
     Amx,
-    /// Arm's baseline: ordinary code with fused multiply-add.
+    /// Arm's NEON, which every processor of 64 bits has, 4 registers for 16 lanes.
     Neon,
+    /// The same with dot products of bytes.
+    NeonDot,
+    /// The same with matrix products of bf16.
+    NeonBf16,
 }
 
-const ALL: [Isa; 6] = [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx, Isa::Neon];
+const ALL: [Isa; 8] = [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx, Isa::Neon, Isa::NeonDot, Isa::NeonBf16];
 
 impl Isa {
     /// The name used in `OPENELM_ISA`.
@@ -35,6 +39,8 @@ impl Isa {
             Self::Avx512Bf16 => "avx512bf16",
             Self::Amx => "amx",
             Self::Neon => "neon",
+            Self::NeonDot => "neondot",
+            Self::NeonBf16 => "neonbf16",
         }
     }
 
@@ -43,6 +49,12 @@ impl Isa {
         match self {
             Self::Plain => true,
             Self::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonBf16 => Self::NeonDot.is_available() && std::arch::is_aarch64_feature_detected!("bf16"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::NeonDot | Self::NeonBf16 => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
             #[cfg(target_arch = "x86_64")]
@@ -65,6 +77,7 @@ impl Isa {
     }
 
     /// Whether it has AVX-512, of any kind.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn has_avx512(self) -> bool {
         self == Self::Avx512 || self.has_avx512_bf16()
     }

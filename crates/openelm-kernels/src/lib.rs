@@ -36,7 +36,7 @@ pub use block::{
     BlockGradients, BlockInput, BlockMatrix, BlockShape, BlockWeights, Keep, MatrixGradients, Saved, block_backward, block_forward,
 };
 pub use cpu::{Cpu, Precision};
-pub use decode::{KvRun, KvStore, KvType, StoredBlock, StoredModel, read_tokens};
+pub use decode::{IdLogits, KvRun, KvStore, KvType, StoredBlock, StoredModel, look_up_tokens, read_tokens};
 pub use dropout::Dropout;
 pub use embedding::{embedding_backward, embedding_forward};
 pub use error::KernelError;

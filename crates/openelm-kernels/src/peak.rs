@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -17,23 +19,30 @@ const CHAINS: usize = 24;
 /// Floating-point operations a second (a multiply-add counts two) that all threads reach together without memory:
 /// the best of `repeats` runs.
 pub fn multiply_add_rate(cpu: &Cpu, precision: Precision, repeats: usize) -> f64 {
-    let (pairs, tiles) = (precision == Precision::Bf16 && cpu.isa.has_avx512_bf16(), precision == Precision::Bf16 && cpu.isa == Isa::Amx);
-    let mut operations = 2 * 16 * CHAINS * ROUNDS * if pairs { 2 } else { 1 } * cpu.threads.count();
-    #[cfg(target_arch = "x86_64")]
-    if tiles {
-        operations = micro_amx::CHAIN_OPERATIONS * ROUNDS * cpu.threads.count();
-    }
+    // Multiply-adds of one step of a chain: of 16 lanes, but on Arm of one register, since no more chains than registers fit.
+    let step = match (cpu.isa, precision) {
+        (Isa::Amx, Precision::Bf16) => 16 * 16 * 32,
+        (Isa::Avx512Bf16, Precision::Bf16) => 32,
+        (Isa::NeonBf16, Precision::Bf16) => 16,
+        (Isa::Neon | Isa::NeonDot | Isa::NeonBf16, _) => 4,
+        _ => 16,
+    };
+    let operations = 2 * step * CHAINS * ROUNDS * cpu.threads.count();
     let seconds = best(repeats, || {
         cpu.threads.for_each(cpu.threads.count(), |_| {
             // SAFETY: the instruction set is available.
             unsafe {
                 #[cfg(target_arch = "x86_64")]
-                if tiles {
-                    return micro_amx::chains(ROUNDS);
-                }
-                #[cfg(target_arch = "x86_64")]
-                if pairs {
+                if precision == Precision::Bf16 && cpu.isa.has_avx512_bf16() {
+                    if cpu.isa == Isa::Amx {
+                        return micro_amx::products(CHAINS * ROUNDS);
+                    }
                     std::hint::black_box(pair_chains());
+                    return;
+                }
+                #[cfg(target_arch = "aarch64")]
+                if cpu.isa != Isa::Plain {
+                    std::hint::black_box(if step == 16 { neon_bf16_chains() } else { neon_chains() });
                     return;
                 }
                 std::hint::black_box(chains(cpu.isa));
@@ -142,4 +151,60 @@ unsafe fn pair_chains() -> f32 {
         total = _mm512_add_ps(total, sum);
     }
     _mm512_reduce_add_ps(total)
+}
+
+/// # Safety
+/// None but NEON.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon_chains() -> f32 {
+    let x = vdupq_n_f32(std::hint::black_box(1.0));
+    let mut sums = [vdupq_n_f32(0.0); CHAINS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = vfmaq_f32(*sum, x, x);
+        }
+    }
+    sums.into_iter().map(|sum| vaddvq_f32(sum)).sum()
+}
+
+/// # Safety
+/// Needs Arm's bf16 instructions.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,bf16")]
+unsafe fn neon_bf16_chains() -> f32 {
+    let x = vdupq_n_u32(std::hint::black_box(0x3f80_3f80));
+    let mut sums = [vdupq_n_f32(0.0); CHAINS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            // SAFETY: the caller has the instruction.
+            unsafe {
+                std::arch::asm!(
+                    "bfmmla {sum:v}.4s, {x:v}.8h, {x:v}.8h",
+                    sum = inout(vreg) *sum, x = in(vreg) x,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+        }
+    }
+    sums.into_iter().map(|sum| vaddvq_f32(sum)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Threads;
+
+    #[test]
+    fn every_instruction_set_is_measured() {
+        for isa in Isa::available() {
+            let cpu = Cpu::new(isa, Threads::new(1).unwrap()).unwrap();
+            for precision in [Precision::F32, Precision::Bf16] {
+                let rate = multiply_add_rate(&cpu, precision, 1);
+                assert!(rate.is_finite() && rate > 0.0, "{isa:?} {precision:?}: {rate}");
+            }
+            let read = read_bandwidth(&cpu, 1 << 14, 1);
+            assert!(read.is_finite() && read > 0.0, "{isa:?}: {read}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Whole operations on tiles beside the same in AVX-512: another order of summation and nothing else lies between them.
 
-use openelm_formats::{DType, encode_f32};
+use openelm_formats::{DType, decode_f32, encode_f32};
 
+use crate::matmul::product::{Right, Target, product};
 use crate::*;
 
 /// Values round 0 without a pattern that a wrong index could hide in.
@@ -76,15 +77,20 @@ fn stored_weights() {
             let columns = usize::next_multiple_of(columns, dtype.block_len());
             let bytes = encode_f32(&values(rows * columns, 6), dtype).unwrap();
             let weights = StoredRows::from(StoredMatrix::new(dtype, &bytes, rows, columns).unwrap());
+            let dense = decode_f32(&bytes, dtype).unwrap();
+            let dense = Weights::Plain(Matrix::f32(&dense, rows, columns).unwrap());
             let x = values(tokens * columns, 7);
+            // Through the product itself: weights with a scale for every 32 would else go by bytes.
             let results = both(|cpu| {
-                let mut y = vec![f32::NAN; tokens * rows];
-                stored_linear(cpu, &x, &weights, &mut y).unwrap();
-                y
+                let (mut stored, mut plain) = (vec![f32::NAN; tokens * rows], vec![f32::NAN; tokens * rows]);
+                let x = Matrix::f32(&x, tokens, columns).unwrap();
+                product(cpu, Precision::Bf16, x.by_rows(), Right::Stored(&weights), Target::Store(&mut stored));
+                linear_forward(cpu, Precision::Bf16, x, dense, None, &mut plain).unwrap();
+                [stored, plain]
             });
-            let Some([tiles, plain]) = results else { return };
-            // The other way may be that of bytes: activations in 8 bits on one side, weights in bf16 on the other.
-            assert_near(&tiles, &plain, 1e-2, &format!("{dtype} {tokens} {rows} {columns}"));
+            let Some([[tiles, on_tiles], [_, elsewhere]]) = results else { return };
+            assert_eq!(tiles, on_tiles, "{dtype} {tokens} {rows} {columns}");
+            assert_near(&tiles, &elsewhere, 1e-5, &format!("{dtype} {tokens} {rows} {columns}"));
         }
     }
 }

@@ -104,11 +104,11 @@ impl Tiles {
 
     /// Where a block [rows][BLOCK] is written so that its rows are left rows: bf16 for pairs, else f32.
     pub(super) fn sink(&self, block: *mut u32) -> Sink {
-        if self.micro.unit == Unit::Pair { Sink::Bf16(block.cast()) } else { Sink::F32(block.cast()) }
+        if self.micro.unit.is_half() { Sink::Bf16(block.cast()) } else { Sink::F32(block.cast()) }
     }
 
     fn source(&self, block: *const u32) -> Source {
-        if self.micro.unit == Unit::Pair { Source::Bf16(block.cast()) } else { Source::F32(block.cast()) }
+        if self.micro.unit.is_half() { Source::Bf16(block.cast()) } else { Source::F32(block.cast()) }
     }
 
     /// Whether values must be rounded to bf16 before they are stored as f32.

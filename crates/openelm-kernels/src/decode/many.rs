@@ -1,6 +1,6 @@
 //! Many tokens through the model: matrix products, with panels of the weights unpacked where they are used.
 
-use super::{Piece, attend::attend, model::StoredModel, wanted_of};
+use super::{Piece, attend::attend, look_up::Answer, model::StoredModel, wanted_of};
 use crate::attention::{CachedAttention, attention_cached};
 use crate::matmul::product::Target;
 use crate::stored::{MOST_TOKENS, StoredRows, multiply_many, stored_linear};
@@ -9,11 +9,11 @@ use crate::values::Activations;
 use crate::{BlockShape, Cpu, Heads, KernelError, RotaryTables, Values, ValuesMut, rms_norm_forward, rotate_forward, swiglu_forward};
 
 /// See [`read_tokens`](super::read_tokens).
-pub(super) fn read(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], logits: &mut [f32]) -> Result<(), KernelError> {
-    cpu.threads.enter(|| inside(cpu, model, pieces, logits))
+pub(super) fn read(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], answer: Answer<'_>) -> Result<(), KernelError> {
+    cpu.threads.enter(|| inside(cpu, model, pieces, answer))
 }
 
-fn inside(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], logits: &mut [f32]) -> Result<(), KernelError> {
+fn inside(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], answer: Answer<'_>) -> Result<(), KernelError> {
     let dim = model.model_dim;
     let tokens: usize = pieces.iter().map(|piece| piece.ids.len()).sum();
     let wanted = wanted_of(pieces);
@@ -46,27 +46,47 @@ fn inside(cpu: &Cpu, model: &StoredModel<'_>, pieces: &[Piece<'_, '_>], logits: 
         }
         drop(joint);
         if layer == last && wanted.len() <= MOST_TOKENS {
-            // Behind the last block's keys and values only tokens with logits matter.
+            // Behind the last block's keys and values only tokens that need an answer matter.
             let mut rows = Vec::with_capacity(wanted.len() * dim);
             let mut attended = vec![0.0; wanted.len() * heads.query_width()];
             single(cpu, pieces, layer, heads, turned.floats(), &wanted, &mut attended);
             wanted.iter().for_each(|token| rows.extend_from_slice(&x[token * dim..(token + 1) * dim]));
-            return finish_few(cpu, model, &attended, rows, logits);
+            return finish_few(cpu, model, &attended, rows, answer);
         }
         let mut attended = Activations::take(&cpu.arena, block.out_proj.precision(), tokens * heads.query_width());
         attention(cpu, pieces, layer, heads, block.qkv_proj.precision(), turned.floats(), attended.values_mut())?;
         drop(turned);
+        if layer == last && wanted.len() < tokens {
+            let mut kept = Activations::take(&cpu.arena, block.out_proj.precision(), wanted.len() * heads.query_width());
+            gather(attended.values(), heads.query_width(), &wanted, kept.values_mut());
+            attended = kept;
+            x = wanted.iter().flat_map(|token| &x[token * dim..(token + 1) * dim]).copied().collect();
+            middle.truncate(x.len());
+            scales.truncate(wanted.len());
+        }
         multiply_many(cpu, attended.values(), &block.out_proj, Target::Sum(&mut middle, &x))?;
         drop(attended);
         feed_forward(cpu, block, &middle, &mut scales, &mut x)?;
     }
-    // Every token's hidden state is there; those that need logits go on.
-    let rows: Vec<f32> = wanted.iter().flat_map(|token| &x[token * dim..(token + 1) * dim]).copied().collect();
-    head(cpu, model, &rows, logits)
+    head(cpu, model, &x, answer)
+}
+
+/// Some rows of [tokens, width], which have the type of `to`.
+fn gather(from: Values<'_>, width: usize, rows: &[usize], to: ValuesMut<'_>) {
+    fn copy<T: Copy>(from: &[T], width: usize, rows: &[usize], to: &mut [T]) {
+        for (row, to) in rows.iter().zip(to.chunks_exact_mut(width)) {
+            to.copy_from_slice(&from[row * width..(row + 1) * width]);
+        }
+    }
+    match (from, to) {
+        (Values::F32(from), ValuesMut::F32(to)) => copy(from, width, rows, to),
+        (Values::Bf16(from), ValuesMut::Bf16(to)) => copy(from, width, rows, to),
+        _ => unreachable!("rows of one type"),
+    }
 }
 
 /// The last block behind attention, and the head, for a few tokens.
-fn finish_few(cpu: &Cpu, model: &StoredModel<'_>, attended: &[f32], mut x: Vec<f32>, logits: &mut [f32]) -> Result<(), KernelError> {
+fn finish_few(cpu: &Cpu, model: &StoredModel<'_>, attended: &[f32], mut x: Vec<f32>, answer: Answer<'_>) -> Result<(), KernelError> {
     let Some(block) = model.blocks.last().filter(|_| !x.is_empty()) else { return Ok(()) };
     let BlockShape { model_dim, ffn_dim, gated, .. } = block.shape;
     let tokens = x.len() / model_dim;
@@ -81,14 +101,18 @@ fn finish_few(cpu: &Cpu, model: &StoredModel<'_>, attended: &[f32], mut x: Vec<f
     swiglu_forward(cpu, Values::F32(&gates), ffn_dim, gated, ValuesMut::F32(&mut hidden))?;
     stored_linear(cpu, &hidden, &block.proj_2, &mut sums)?;
     x.iter_mut().zip(&sums).for_each(|(x, sum)| *x += sum);
-    head(cpu, model, &x, logits)
+    head(cpu, model, &x, answer)
 }
 
-fn head(cpu: &Cpu, model: &StoredModel<'_>, x: &[f32], logits: &mut [f32]) -> Result<(), KernelError> {
+fn head(cpu: &Cpu, model: &StoredModel<'_>, x: &[f32], answer: Answer<'_>) -> Result<(), KernelError> {
     let mut normed = vec![0.0; x.len()];
     let tokens = x.len() / model.model_dim;
     rms_norm_forward(cpu, x, model.norm, ValuesMut::F32(&mut normed), &mut vec![0.0; tokens])?;
-    stored_linear(cpu, &normed, &model.head, logits)
+    let vocabulary = model.head.rows();
+    answer.fill(cpu, vocabulary, |first, logits| {
+        let rows = &normed[first * model.model_dim..][..logits.len() / vocabulary.max(1) * model.model_dim];
+        stored_linear(cpu, rows, &model.head, logits)
+    })
 }
 
 /// Normed rows times the transpose of `weights`.

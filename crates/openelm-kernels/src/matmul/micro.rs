@@ -3,7 +3,9 @@
 //! A unit is 4 bytes: one f32, or two neighbouring bf16 values (of the inner dimension). The left side is a packed tile
 //! or plain rows; the right side always a packed panel [unit][width].
 
-use super::{blocks::BLOCK_UNITS, micro_plain};
+#[cfg(target_arch = "aarch64")]
+use super::micro_neon;
+use super::{blocks, micro_plain};
 #[cfg(target_arch = "x86_64")]
 use super::{micro_amx, micro_avx2, micro_avx512};
 use crate::{Isa, Precision};
@@ -17,12 +19,24 @@ pub(crate) enum Unit {
     Rounded,
     /// Two bf16 values, the first in the lower half.
     Pair,
+    /// The same, and units come by twos, side by side for each lane: `[unit / 2][width][2]`.
+    Quad,
 }
 
 impl Unit {
     /// Values of the inner dimension in a unit.
     pub(crate) fn values(self) -> usize {
-        if self == Self::Pair { 2 } else { 1 }
+        if self.is_half() { 2 } else { 1 }
+    }
+
+    /// Units that `values` of the inner dimension fill.
+    pub(crate) fn count(self, values: usize) -> usize {
+        if self == Self::Quad { 2 * values.div_ceil(4) } else { values.div_ceil(self.values()) }
+    }
+
+    /// Whether values stand in a unit as bf16.
+    pub(crate) fn is_half(self) -> bool {
+        matches!(self, Self::Pair | Self::Quad)
     }
 }
 
@@ -81,23 +95,29 @@ impl Micro {
         let unit = match (precision, isa) {
             (Precision::F32, _) => Unit::Single,
             (Precision::Bf16, Isa::Avx512Bf16 | Isa::Amx) => Unit::Pair,
+            (Precision::Bf16, Isa::NeonBf16) => Unit::Quad,
             (Precision::Bf16, _) => Unit::Rounded,
         };
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Amx && unit == Unit::Pair {
-            let (height, width, block_units) = (micro_amx::HEIGHT, micro_amx::WIDTH, micro_amx::BLOCK_UNITS);
-            return Self { unit, height, width, left: Order::Lanes, block_units, run: micro_amx::pairs() };
-        }
         let (height, width, run): (_, _, unsafe fn(usize, &Tile)) = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx if unit == Unit::Pair => (micro_amx::HEIGHT, micro_amx::WIDTH, micro_amx::pairs()),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
                 (micro_avx512::HEIGHT, micro_avx512::WIDTH, if unit == Unit::Pair { micro_avx512::pairs } else { micro_avx512::singles })
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => (micro_avx2::HEIGHT, micro_avx2::WIDTH, micro_avx2::singles),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot | Isa::NeonBf16 => {
+                (micro_neon::HEIGHT, micro_neon::WIDTH, if unit == Unit::Quad { micro_neon::quads } else { micro_neon::singles })
+            }
             _ => (micro_plain::HEIGHT, micro_plain::WIDTH, micro_plain::singles),
         };
-        Self { unit, height, width, left: Order::Units, block_units: BLOCK_UNITS, run }
+        let (left, block_units) = match isa {
+            Isa::Amx if unit == Unit::Pair => (Order::Lanes, blocks::UNITS_OF_TILES),
+            _ => (Order::Units, blocks::UNITS),
+        };
+        Self { unit, height, width, left, block_units, run }
     }
 
     /// Outer indices that are packed together.
@@ -111,7 +131,7 @@ impl Micro {
 
     /// Units that `values` of the inner dimension fill.
     pub(crate) fn units(&self, values: usize) -> usize {
-        values.div_ceil(self.unit.values())
+        self.unit.count(values)
     }
 }
 

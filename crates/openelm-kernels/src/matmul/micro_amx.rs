@@ -9,8 +9,6 @@ use crate::amx::{Hardware, SIDE, Shapes, Tiles};
 
 pub(super) const HEIGHT: usize = 2 * SIDE;
 pub(super) const WIDTH: usize = 2 * SIDE;
-/// Units of a block: its panel and its packed tile, 16 KiB each, share a first-level cache of 48 KiB.
-pub(super) const BLOCK_UNITS: usize = 128;
 const WORD: usize = 4;
 
 /// Units of two bf16 values. Sums begin with what they are added to.
@@ -25,19 +23,16 @@ pub(super) fn pairs() -> unsafe fn(usize, &Tile) {
     product::<Hardware>
 }
 
-/// Operations on f32 (a multiply-add counts two) of [`chains`].
-pub(crate) const CHAIN_OPERATIONS: usize = 4 * 2 * SIDE * SIDE * 2 * SIDE;
-
-/// `rounds` times four products of tiles of zeros: the rate without memory.
+/// Products of whole tiles of zeros, `count` rounded down to a multiple of 4.
 ///
 /// # Safety
 /// Needs AMX.
-pub(crate) unsafe fn chains(rounds: usize) {
+pub(crate) unsafe fn products(count: usize) {
     let mut tiles = Hardware;
     // SAFETY: the caller's promise.
     unsafe {
         tiles.configure(&Shapes::new([SIDE; 8]));
-        for _ in 0..rounds {
+        for _ in 0..count / 4 {
             multiply::<_, true>(&mut tiles);
         }
         tiles.release();

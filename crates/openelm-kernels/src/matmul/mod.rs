@@ -10,12 +10,16 @@ pub(crate) mod micro_amx;
 mod micro_avx2;
 #[cfg(target_arch = "x86_64")]
 mod micro_avx512;
+#[cfg(target_arch = "aarch64")]
+mod micro_neon;
 mod micro_plain;
 pub(crate) mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pack_amx;
 #[cfg(target_arch = "x86_64")]
 mod pack_avx512;
+#[cfg(target_arch = "aarch64")]
+mod pack_neon;
 pub(crate) mod packed;
 pub(crate) mod product;
 

@@ -2,7 +2,11 @@
 //!
 //! What must stay true: packing never reads outside the operand and writes exactly units · width values.
 
+use std::ops::Range;
+
 use super::micro::{Order, RUN, Unit};
+#[cfg(target_arch = "aarch64")]
+use super::pack_neon;
 #[cfg(target_arch = "x86_64")]
 use super::{pack_amx, pack_avx512};
 use crate::Isa;
@@ -19,8 +23,8 @@ unsafe fn bits(source: Source, at: usize, unit: Unit) -> u32 {
         match (source, unit) {
             (Source::F32(from), Unit::Single) => (*from.add(at)).to_bits(),
             (Source::F32(from), Unit::Rounded) => widen_half(round_half(*from.add(at))).to_bits(),
-            (Source::F32(from), Unit::Pair) => u32::from(round_half(*from.add(at))),
-            (Source::Bf16(from), Unit::Pair) => u32::from(*from.add(at)),
+            (Source::F32(from), Unit::Pair | Unit::Quad) => u32::from(round_half(*from.add(at))),
+            (Source::Bf16(from), Unit::Pair | Unit::Quad) => u32::from(*from.add(at)),
             (Source::Bf16(from), _) => u32::from(*from.add(at)) << 16,
         }
     }
@@ -54,6 +58,11 @@ impl Packing {
             // SAFETY: the caller's promise.
             return unsafe { if self.order == Order::Lanes { pack_amx::rows(self, to) } else { pack_avx512::rows(self, to) } };
         }
+        #[cfg(target_arch = "aarch64")]
+        if isa != Isa::Plain {
+            // SAFETY: the caller's promise.
+            return unsafe { pack_neon::rows(self, to) };
+        }
         let _ = isa;
         // SAFETY: the caller's promise.
         unsafe { self.one_by_one(to, self.stride, 1) }
@@ -69,34 +78,51 @@ impl Packing {
             // SAFETY: the caller's promise.
             return unsafe { if self.order == Order::Lanes { pack_amx::columns(self, to) } else { pack_avx512::columns(self, to) } };
         }
+        #[cfg(target_arch = "aarch64")]
+        if isa != Isa::Plain {
+            // SAFETY: the caller's promise.
+            return unsafe { pack_neon::columns(self, to) };
+        }
         let _ = isa;
         // SAFETY: the caller's promise.
         unsafe { self.one_by_one(to, 1, self.stride) }
     }
 
     unsafe fn one_by_one(&self, to: *mut u32, lane_stride: usize, inner_stride: usize) {
+        let lanes = self.lanes.next_multiple_of(self.width);
+        // SAFETY: the caller's promise.
+        unsafe { self.part(to, lane_stride, inner_stride, 0..lanes, 0..self.unit.count(self.inner)) }
+    }
+
+    /// Packs some lanes and units, one by one.
+    ///
+    /// # Safety
+    /// As [`rows`](Self::rows) or [`columns`](Self::columns), according to the strides.
+    pub(super) unsafe fn part(&self, to: *mut u32, lane_stride: usize, inner_stride: usize, run: Range<usize>, part: Range<usize>) {
         let Self { unit, source, lanes, inner, width, order, .. } = *self;
-        let units = inner.div_ceil(unit.values());
-        for u in 0..units {
-            for lane in 0..lanes.next_multiple_of(width) {
+        let units = unit.count(inner);
+        for u in part {
+            for lane in run.clone() {
                 let mut word = 0;
-                if lane < lanes {
-                    let first = u * unit.values();
+                let first = u * unit.values();
+                // The second of two units may lie past the end.
+                if lane < lanes && first < inner {
                     // SAFETY: lane < lanes and the inner indices are below `inner`.
                     unsafe {
                         word = bits(source, lane * lane_stride + first * inner_stride, unit);
-                        if unit == Unit::Pair && first + 1 < inner {
+                        if unit.is_half() && first + 1 < inner {
                             word |= bits(source, lane * lane_stride + (first + 1) * inner_stride, unit) << 16;
                         }
                     }
                 }
-                let start = lane / width * width * units;
-                let within = match order {
-                    Order::Units => u * width + lane % width,
-                    Order::Lanes => u / RUN * RUN * width + lane % width * RUN.min(units - u / RUN * RUN) + u % RUN,
+                let (group, lane) = (lane / width * units * width, lane % width);
+                let at = match order {
+                    Order::Units if unit == Unit::Quad => (u / 2 * width + lane) * 2 + u % 2,
+                    Order::Units => u * width + lane,
+                    Order::Lanes => u / RUN * RUN * width + lane * RUN.min(units - u / RUN * RUN) + u % RUN,
                 };
                 // SAFETY: u < units, and the lane lies in one of the groups.
-                unsafe { *to.add(start + within) = word };
+                unsafe { *to.add(group + at) = word };
             }
         }
     }

@@ -6,6 +6,7 @@ use super::{
     micro::{Micro, Side},
     pack::Packing,
 };
+use crate::simd::prefetch_second_level;
 use crate::threads::Parts;
 use crate::{Cpu, Isa, Matrix, Precision, Values};
 
@@ -74,10 +75,10 @@ pub(crate) fn pack_whole(cpu: &Cpu, operand: &Operand<'_>, micro: &Micro, side: 
 /// The cache lines that one packing will read, to be fetched piece by piece beforehand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead {
-    start: *const u8,
-    rows: usize,
-    row_bytes: usize,
-    stride_bytes: usize,
+    pub(crate) start: *const u8,
+    pub(crate) rows: usize,
+    pub(crate) row_bytes: usize,
+    pub(crate) stride_bytes: usize,
 }
 
 impl Ahead {
@@ -100,27 +101,20 @@ impl Ahead {
     /// Fetches the `part`-th of `parts` equal shares of the lines.
     #[inline]
     pub(crate) fn fetch(&self, part: usize, parts: usize) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            let lines = self.row_bytes.div_ceil(64) + 1;
-            let share = (self.rows * lines).div_ceil(parts);
-            let (mut row, mut line) = (part * share / lines, part * share % lines);
-            for _ in 0..share {
-                if row >= self.rows {
-                    return;
-                }
-                let at = row * self.stride_bytes + (line * 64).min(self.row_bytes - 1);
-                // SAFETY: prefetching never faults, and the address lies in the operand.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(self.start.wrapping_add(at).cast()) };
-                line += 1;
-                if line == lines {
-                    (row, line) = (row + 1, 0);
-                }
+        let lines = self.row_bytes.div_ceil(64) + 1;
+        let share = (self.rows * lines).div_ceil(parts);
+        let (mut row, mut line) = (part * share / lines, part * share % lines);
+        for _ in 0..share {
+            if row >= self.rows {
+                return;
+            }
+            let at = row * self.stride_bytes + (line * 64).min(self.row_bytes - 1);
+            prefetch_second_level(self.start.wrapping_add(at));
+            line += 1;
+            if line == lines {
+                (row, line) = (row + 1, 0);
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (part, parts);
     }
 }
 

@@ -176,13 +176,12 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
                     };
                     // The next panel to pack comes into the cache while this one is multiplied.
                     let next_panel = if panel + 1 < panels { (index, panel + 1) } else { (index + 1, strip * strip_panels) };
-                    let ahead = unpacked.as_ref().and_then(|unpacked| {
-                        let (index, panel) = next_panel;
+                    let (next_index, next_panel) = next_panel;
+                    let ahead = unpacked.as_ref().filter(|_| next_index < blocks.count()).map(|unpacked| {
+                        let block = blocks.get(next_index);
                         match unpacked {
-                            Unpacked::Plain(operand) => {
-                                (index < blocks.count()).then(|| Ahead::new(operand, &micro, panel, blocks.get(index)))
-                            }
-                            Unpacked::Stored(_) => None,
+                            Unpacked::Plain(operand) => Ahead::new(operand, &micro, next_panel, block),
+                            Unpacked::Stored(rows) => rows.ahead(&micro, next_panel, block),
                         }
                     });
                     let column = panel * micro.width;

@@ -1,4 +1,4 @@
-//! Sixteen f32 lanes, on every instruction set: one ZMM register, two YMM registers or an array.
+//! Sixteen f32 lanes, on every instruction set: one ZMM register, two YMM registers, four of Arm's or an array.
 //!
 //! What must stay true: sums over lanes have one fixed order, the same on every instruction set. Methods are
 //! `inline(always)` and reach their instructions only inside a function that has the target feature: `simd_fn!` makes
@@ -9,6 +9,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod exp;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 mod plain;
 mod source;
 
@@ -17,6 +19,8 @@ pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 pub(crate) use exp::{exp, sigmoid};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 pub(crate) use plain::Plain;
 pub(crate) use source::{Sink, Source, sweep};
 
@@ -86,7 +90,29 @@ pub(crate) fn prefetch(at: *const u8) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+/// Asks for a line of memory, no nearer than the second-level cache.
+#[inline(always)]
+pub(crate) fn prefetch_second_level(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;
 }
 
@@ -125,6 +151,20 @@ macro_rules! simd_fn {
                 // SAFETY: the caller's promise.
                 unsafe { generic::<$crate::simd::Avx2>($($arg),*) }
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,bf16")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn neonbf16($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the caller's promise.
+                unsafe { generic::<$crate::simd::Neon<true>>($($arg),*) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn neon($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the caller's promise.
+                unsafe { generic::<$crate::simd::Neon<false>>($($arg),*) }
+            }
             // SAFETY: `isa` is available by the caller's promise.
             unsafe {
                 match isa {
@@ -134,6 +174,10 @@ macro_rules! simd_fn {
                     $crate::Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::Isa::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::Isa::NeonBf16 => neonbf16($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::Isa::Neon | $crate::Isa::NeonDot => neon($($arg),*),
                     _ => generic::<$crate::simd::Plain>($($arg),*),
                 }
             }

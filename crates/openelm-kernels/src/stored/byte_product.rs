@@ -1,18 +1,22 @@
-//! The product of many activations in 8 bits with quantised weights, in AVX-512 with dot products of bytes.
+//! The product of many activations in 8 bits with quantised weights, with dot products of bytes: of AVX-512, or of NEON.
 //!
 //! A task takes a strip of columns (rows of the weights): it unpacks them block by block into panels [group of 4][column][4 bytes] with
 //! the scales of every 32, and goes over all tokens; the sums of a strip stay in the second-level cache.
 //!
 //! What must stay true: sums of one element are added in the order of the blocks, whoever computes them.
 
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 use openelm_formats::DType;
 
+#[cfg(target_arch = "x86_64")]
 use super::avx512_blocks::Blocks512;
 use super::byte_rows::ByteRows;
 use super::layout::with_type;
 use super::matrix::StoredRows;
+#[cfg(target_arch = "aarch64")]
+use super::neon_bytes::{self, HEIGHT};
 use super::prepared::BLOCK;
 use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
@@ -21,27 +25,22 @@ use crate::simd::{Sink, Source, simd_fn, sweep};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, scratch};
 
-/// Columns of a panel: two registers of sums.
-const WIDTH: usize = 32;
+/// Columns of a panel: two registers of sums in AVX-512.
+pub(super) const WIDTH: usize = 32;
 /// Panels of a strip.
 const PANELS: usize = 2;
-const STRIP: usize = PANELS * WIDTH;
+pub(super) const STRIP: usize = PANELS * WIDTH;
 /// Values of the inner dimension that are unpacked at a time: a multiple of every type's block.
 const INNER: usize = 512;
 /// Rows of a tile.
+#[cfg(target_arch = "x86_64")]
 const HEIGHT: usize = 6;
 
-/// As many tokens are left to tiles of bf16, where there are any. Tiles of bytes would gain less: a scale for every 32 weights stops their
-/// sums after 8 of 16 rows, and every sum must then leave the tile to be scaled. By the instructions' rates, a product of bf16 tiles is
-/// five times as fast as this one and unpacking weights for it takes twice as long, which is worth it from about 30 tokens.
-const TILES: usize = 32;
-
-/// Whether these weights are best multiplied so: one scale for every 32 on an instruction set with dot products of bytes, and no better one
-/// for that many tokens.
-pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>, tokens: usize) -> bool {
+/// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with dot products of bytes.
+pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
     let known = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
-    let better = isa == Isa::Amx && tokens >= TILES;
-    isa.has_avx512_bf16() && !better && known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype))
+    let dots = isa.has_avx512_bf16() || isa == Isa::NeonDot;
+    dots && known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype))
 }
 
 /// One strip's unpacked weights.
@@ -56,7 +55,7 @@ struct Panels<'a> {
 /// x [tokens, k] · Wᵀ of `rows` [n, k] into `target` [tokens, n].
 pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, target: Target<'_>) {
     let (tokens, columns, n) = (x.tokens, x.columns, rows.rows());
-    assert!(fits(cpu.isa, rows, tokens) && columns == rows.columns(), "weights with a scale for every 32");
+    assert!(fits(cpu.isa, rows) && columns == rows.columns(), "weights with a scale for every 32");
     let (to, halves, base) = match target {
         Target::Store(to) => (Some(Parts::new(to)), None, None),
         Target::Sum(to, base) => (Some(Parts::new(to)), None, Some(base)),
@@ -154,7 +153,10 @@ unsafe fn unpack(
                 let to = row_space.as_mut_ptr().add(lane * words).cast::<u8>();
                 let scales = panels.scales.as_mut_ptr().add(column);
                 let offsets = panels.offsets.as_mut_ptr().add(column);
+                #[cfg(target_arch = "x86_64")]
                 with_type!(matrix.dtype, avx512_blocks::B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ());
+                #[cfg(target_arch = "aarch64")]
+                with_type!(matrix.dtype, neon_blocks::B => neon_bytes::unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ());
             }
         }
         // SAFETY: as above. Words of four levels are moved, never computed with.
@@ -170,6 +172,8 @@ unsafe fn unpack(
 /// The level that stands for 0, where all blocks of the type have the same.
 fn zero_of(dtype: DType) -> Option<i32> {
     match dtype {
+        // Arm's levels are signed.
+        DType::Q8_0 | DType::Q4_0 | DType::Q5_0 if cfg!(target_arch = "aarch64") => Some(0),
         DType::Q8_0 => Some(128),
         DType::Q4_0 => Some(8),
         DType::Q5_0 => Some(16),
@@ -181,6 +185,7 @@ fn zero_of(dtype: DType) -> Option<i32> {
 ///
 /// # Safety
 /// Needs AVX-512; the row has `begin + inner` columns; the targets have room.
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn unpack_row<B: Blocks512>(bytes: *const u8, begin: usize, inner: usize, to: *mut u8, scales: *mut f32, offsets: *mut f32) {
     let mut column = 0;
@@ -242,6 +247,19 @@ unsafe fn multiply(
             per_row,
         };
         let blocks = inner / BLOCK;
+        #[cfg(target_arch = "aarch64")]
+        macro_rules! by_height {
+            ($($rows:literal)*) => {
+                match (height, shift) {
+                    $(($rows, Some(_)) => neon_bytes::tile_product::<$rows, false>(&side, blocks, levels, scales, offsets, to),)*
+                    $(($rows, None) => neon_bytes::tile_product::<$rows, true>(&side, blocks, levels, scales, offsets, to),)*
+                    _ => unreachable!("{height} rows in a tile"),
+                }
+            };
+        }
+        #[cfg(target_arch = "aarch64")]
+        by_height!(1 2 3 4);
+        #[cfg(target_arch = "x86_64")]
         macro_rules! by_height {
             ($($rows:literal)*) => {
                 match (height, shift) {
@@ -251,24 +269,28 @@ unsafe fn multiply(
                 }
             };
         }
+        #[cfg(target_arch = "x86_64")]
         by_height!(1 2 3 4 5 6);
     }
 }
 
 /// Where a tile's activations stand.
-struct Side {
-    levels: *const i8,
-    columns: usize,
-    scales: *const f32,
+pub(super) struct Side {
+    pub(super) levels: *const i8,
+    pub(super) columns: usize,
+    pub(super) scales: *const f32,
+    /// For levels that stand above a zero other than 0.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     totals: *const i32,
-    sums: *const f32,
-    per_row: usize,
+    pub(super) sums: *const f32,
+    pub(super) per_row: usize,
 }
 
 /// # Safety
 /// As in [`byte_product`], with AVX-512 VNNI.
 // Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
 #[allow(clippy::needless_range_loop)]
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn tile_product<const ROWS: usize, const OFFSETS: bool>(
     side: &Side,

@@ -3,7 +3,7 @@
 use super::matrix::StoredRows;
 use super::prepared::Prepared;
 use super::rows::{MOST_TOKENS, multiply_rows};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::{byte_product, byte_rows::ByteRows};
 use crate::error::check;
 use crate::matmul::product::{Right, Target, product};
@@ -14,7 +14,8 @@ use crate::{Cpu, KernelError, Matrix, Values};
 const RUN: usize = 32;
 
 /// y [tokens, out] = x [tokens, in] · Wᵀ for W [out, in]. Quantised weights meet tokens in 8 bits, or, when there are many tokens and the
-/// processor has no dot products of bytes or the blocks are too fine for them, as bf16; float weights of 32 and 16 bits meet f32.
+/// processor has no dot products of bytes, or also matrix instructions for bf16, or the blocks are too fine for bytes, as bf16; float weights
+/// of 32 and 16 bits meet f32.
 ///
 /// # Errors
 /// When the shapes do not fit together.
@@ -47,8 +48,8 @@ pub fn stored_linear(cpu: &Cpu, x: &[f32], weights: &StoredRows<'_>, y: &mut [f3
     Ok(())
 }
 
-/// x [tokens, in] · Wᵀ for many tokens, by dot products of bytes where the processor has them and all weights are blocks with one scale
-/// for every 32, else by the matrix product.
+/// x [tokens, in] · Wᵀ for many tokens, by dot products of bytes where the processor has nothing faster and all weights are blocks with
+/// one scale for every 32, else by the matrix product.
 ///
 /// # Errors
 /// When x is no whole number of rows.
@@ -56,8 +57,8 @@ pub(crate) fn multiply_many(cpu: &Cpu, x: Values<'_>, weights: &StoredRows<'_>, 
     let columns = weights.columns();
     let tokens = x.len() / columns.max(1);
     let x = Matrix::new(x, tokens, columns)?;
-    #[cfg(target_arch = "x86_64")]
-    if byte_product::fits(cpu.isa, weights, tokens) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if byte_product::fits(cpu.isa, weights) {
         byte_product::byte_product(cpu, &ByteRows::new(cpu, x.values, columns), weights, target);
         return Ok(());
     }
@@ -91,9 +92,9 @@ mod tests {
                     let cpu = Cpu::new(isa, Threads::new(2).unwrap()).unwrap();
                     let mut y = vec![f32::NAN; tokens * rows];
                     stored_linear(&cpu, &x, &stored, &mut y).unwrap();
-                    #[cfg(target_arch = "x86_64")]
-                    let bytes = byte_product::fits(isa, &stored, tokens);
-                    #[cfg(not(target_arch = "x86_64"))]
+                    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+                    let bytes = byte_product::fits(isa, &stored);
+                    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
                     let bytes = false;
                     for token in (0..tokens).step_by(tokens / 9) {
                         let x = &x[token * columns..(token + 1) * columns];
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn many_tokens_in_bytes_are_few_tokens_in_bytes() {
-        let Some(isa) = Isa::available().into_iter().find(|isa| *isa == Isa::Avx512Bf16) else { return };
+        let Some(isa) = Isa::available().into_iter().find(|isa| matches!(isa, Isa::Avx512Bf16 | Isa::NeonDot)) else { return };
         let value = |i: usize| ((i * i % 1013) as f32 * 0.013).sin() * (1.0 + (i / 32 % 7) as f32) * 0.05 + 0.003;
         let types = [DType::Q8_0, DType::Q4_0, DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K];
         for (index, dtype) in types.into_iter().enumerate() {

@@ -4,6 +4,8 @@ use half::f16;
 use openelm_formats::DType;
 
 use super::layout::{CHUNK, Layout, with_type};
+#[cfg(target_arch = "aarch64")]
+use super::neon_unpack;
 use crate::error::check;
 use crate::simd::{simd_fn, widen_half};
 use crate::{Isa, KernelError, Precision};
@@ -67,6 +69,12 @@ impl<'a> StoredMatrix<'a> {
     /// # Safety
     /// The instruction set is available.
     pub(crate) unsafe fn unpack(&self, isa: Isa, row: usize, first: usize, to: &mut [f32]) {
+        #[cfg(target_arch = "aarch64")]
+        if isa != Isa::Plain && self.dtype.is_quantised() && to.len().is_multiple_of(CHUNK) {
+            assert!(first + to.len() <= self.columns, "columns of a row");
+            // SAFETY: by the assertion the row has these columns.
+            return unsafe { neon_unpack::floats(self, row, first, to.len(), to.as_mut_ptr()) };
+        }
         // SAFETY: the caller's promise.
         unsafe { unpack(isa, self, row, first, to) }
     }

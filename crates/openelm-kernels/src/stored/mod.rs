@@ -12,15 +12,23 @@ mod avx2_rows;
 mod avx512_blocks;
 #[cfg(target_arch = "x86_64")]
 mod avx512_rows;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod byte_product;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod byte_rows;
 mod float_rows;
 pub(crate) mod floats;
 mod layout;
 mod linear;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon_blocks;
+#[cfg(target_arch = "aarch64")]
+mod neon_bytes;
+#[cfg(target_arch = "aarch64")]
+mod neon_rows;
+#[cfg(target_arch = "aarch64")]
+mod neon_unpack;
 mod panel;
 mod plain_rows;
 mod prepared;

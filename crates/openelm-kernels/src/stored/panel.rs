@@ -10,9 +10,12 @@ use super::avx512_blocks::{Blocks512, Chunk512};
 #[cfg(target_arch = "x86_64")]
 use super::layout::with_type;
 use super::matrix::{StoredMatrix, StoredRows};
+#[cfg(target_arch = "aarch64")]
+use super::neon_unpack;
 use crate::matmul::blocks::{Block, Blocks};
-use crate::matmul::micro::{Micro, Side, Unit};
+use crate::matmul::micro::{Micro, Side};
 use crate::matmul::pack::Packing;
+use crate::matmul::packed::Ahead;
 use crate::simd::Source;
 use crate::threads::Parts;
 use crate::{Cpu, Isa, scratch};
@@ -24,7 +27,7 @@ impl StoredRows<'_> {
     /// Words that the unpacked rows of one panel take.
     pub(crate) fn row_words(micro: &Micro, blocks: Blocks) -> usize {
         let columns = blocks.longest() * micro.unit.values() + 2 * WHOLE;
-        micro.width * if micro.unit == Unit::Pair { columns.div_ceil(2) } else { columns }
+        micro.width * if micro.unit.is_half() { columns.div_ceil(2) } else { columns }
     }
 
     /// Packs the rows of one panel, of one block of the inner dimension.
@@ -33,14 +36,20 @@ impl StoredRows<'_> {
     /// The instruction set is available, panel and block lie in the matrix, `space` has [`row_words`](Self::row_words) and `to`
     /// room for [units][width].
     pub(crate) unsafe fn pack_panel(&self, isa: Isa, micro: &Micro, panel: usize, block: Block, space: &mut [u32], to: *mut u32) {
+        let lane = panel * micro.width;
+        let lanes = micro.width.min(self.rows() - lane);
+        let (unit, width, order) = (micro.unit, micro.width, micro.order(Side::Right));
+        if let Some(source) = self.floats(lane, lanes) {
+            let packing = Packing { unit, source, stride: self.columns(), lanes, inner: block.values, width, order };
+            // SAFETY: the caller's promise; the lanes are rows of one matrix.
+            return unsafe { Packing { source: source.add(block.first), ..packing }.rows(isa, to) };
+        }
         let first = block.first / WHOLE * WHOLE;
         let end = (block.first + block.values).next_multiple_of(WHOLE).min(self.columns());
         let stride = (end - first).next_multiple_of(WHOLE);
-        let lane = panel * micro.width;
-        let lanes = micro.width.min(self.rows() - lane);
         // SAFETY: the caller's promise; each row has `stride` places in the space.
         unsafe {
-            let source = if micro.unit == Unit::Pair {
+            let source = if micro.unit.is_half() {
                 let halves = space.as_mut_ptr().cast::<u16>();
                 for i in 0..lanes {
                     let (matrix, row, _) = self.locate(lane + i);
@@ -56,8 +65,34 @@ impl StoredRows<'_> {
                 }
                 Source::F32(floats.add(block.first - first))
             };
-            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width: micro.width, order: micro.order(Side::Right) }
-                .rows(isa, to);
+            Packing { unit, source, stride, lanes, inner: block.values, width, order }.rows(isa, to);
+        }
+    }
+
+    /// The first of `lanes` rows from row `lane` on, where they lie together and are values that packing reads itself.
+    fn floats(&self, lane: usize, lanes: usize) -> Option<Source> {
+        let (matrix, row, left) = self.locate(lane);
+        if lanes > left || cfg!(target_endian = "big") {
+            return None;
+        }
+        let start = matrix.row(row).as_ptr();
+        match matrix.dtype {
+            DType::BF16 => Some(Source::Bf16(start.cast())).filter(|_| start.cast::<u16>().is_aligned()),
+            DType::F32 => Some(Source::F32(start.cast())).filter(|_| start.cast::<f32>().is_aligned()),
+            _ => None,
+        }
+    }
+
+    /// The cache lines that packing a panel of a block will read; of its first matrix, when the panel lies in both.
+    pub(crate) fn ahead(&self, micro: &Micro, panel: usize, block: Block) -> Ahead {
+        let lane = panel * micro.width;
+        let (matrix, row, left) = self.locate(lane);
+        let bytes = |columns: usize| columns * matrix.row_bytes / matrix.columns.max(1);
+        Ahead {
+            start: matrix.row(row).as_ptr().wrapping_add(bytes(block.first)),
+            rows: micro.width.min(self.rows() - lane).min(left),
+            row_bytes: bytes(block.values),
+            stride_bytes: matrix.row_bytes,
         }
     }
 
@@ -96,6 +131,11 @@ unsafe fn unpack_halves(isa: Isa, matrix: &StoredMatrix<'_>, row: usize, first: 
     if isa.has_avx512_bf16() && matrix.dtype.is_quantised() {
         // SAFETY: the caller's promise; the bytes are a row's.
         return unsafe { with_type!(matrix.dtype, avx512_blocks::B => unpack_blocks::<B>(bytes.as_ptr(), first, end, to), else ()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    if isa == Isa::NeonBf16 && matrix.dtype.is_quantised() {
+        // SAFETY: the caller's promise; a row of blocks is a multiple of 32 long.
+        return unsafe { neon_unpack::halves(matrix, row, first, end - first, to) };
     }
     let mut values = [0.0; WHOLE];
     for at in (first..end).step_by(WHOLE) {

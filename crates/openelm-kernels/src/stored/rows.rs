@@ -4,6 +4,8 @@ use openelm_formats::DType;
 
 use super::layout::with_type;
 use super::matrix::{StoredMatrix, StoredRows};
+#[cfg(target_arch = "aarch64")]
+use super::neon_rows;
 use super::prepared::Prepared;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2_rows, avx512_rows};
@@ -65,6 +67,8 @@ impl Part<'_> {
                 (_, Isa::Avx512Bf16 | Isa::Amx) => avx512_rows::multiply(self),
                 #[cfg(target_arch = "x86_64")]
                 (_, Isa::Avx2 | Isa::Avx512) => with_type!(dtype, layout::L => avx2_rows::multiply::<L>(self), else ()),
+                #[cfg(target_arch = "aarch64")]
+                (_, Isa::Neon | Isa::NeonDot | Isa::NeonBf16) => neon_rows::multiply(isa, self),
                 _ => with_type!(dtype, layout::L => plain_rows::multiply::<L>(self), else ()),
             }
         }
