@@ -75,25 +75,25 @@ impl Tiles for Hardware {
 /// Whether the processor has tiles and products of bf16, and the system lets this process use them. Asks the system once.
 pub(crate) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    // AVX comes with the instruction that says which registers the system saves.
-    *AVAILABLE.get_or_init(|| is_x86_feature_detected!("avx") && has_tiles() && is_permitted())
+    // AVX comes with the instruction that says which registers are switched on.
+    *AVAILABLE.get_or_init(|| is_x86_feature_detected!("avx") && has_tiles() && is_permitted() && are_on())
 }
 
 fn has_tiles() -> bool {
     const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
-    const SAVED: u64 = 1 << 17 | 1 << 18;
-    if __cpuid_count(0, 0).eax < 7 {
-        return false;
-    }
-    // SAFETY: the caller found AVX, which the standard library reports only where the system uses XSAVE.
-    let saved = unsafe { saved_registers() };
-    __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES && saved & SAVED == SAVED
+    __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES
 }
 
-#[target_feature(enable = "xsave")]
-unsafe fn saved_registers() -> u64 {
-    // SAFETY: register 0 always exists.
-    unsafe { _xgetbv(0) }
+/// Whether the system has switched on the tiles and their shapes.
+fn are_on() -> bool {
+    #[target_feature(enable = "xsave")]
+    fn switched_on() -> u64 {
+        // SAFETY: register 0 always exists.
+        unsafe { _xgetbv(0) }
+    }
+    const TILES: u64 = 1 << 17 | 1 << 18;
+    // SAFETY: the caller found AVX, which the standard library reports only where the system uses XSAVE.
+    unsafe { switched_on() & TILES == TILES }
 }
 
 /// Asks Linux for tile data: room for it in every thread's saved state is made on demand, once a process has been permitted.
