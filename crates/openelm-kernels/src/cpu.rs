@@ -39,6 +39,13 @@ impl Cpu {
         Self::new(Isa::from_env()?, Threads::from_env()?)
     }
 
+    /// With tile registers, on their model where this processor has none. Everything else runs as it is.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(crate) fn with_tiles(threads: usize) -> Option<Self> {
+        let threads = Threads::new(threads).ok().filter(|_| Isa::Avx512Bf16.is_available())?;
+        Some(Self { isa: Isa::Amx, threads, arena: Arena::default(), spare: Mutex::new(None) })
+    }
+
     pub(crate) fn take_spare(&self) -> Saved {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         spare.take().unwrap_or_else(|| Saved::new(Keep::Everything))

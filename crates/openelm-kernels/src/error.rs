@@ -7,7 +7,7 @@ use thiserror::Error;
 pub enum KernelError {
     /// A name in the environment that is no instruction set.
     #[error(
-        "OPENELM_ISA={name}: no such instruction set\nhint: use plain, avx2, avx512, avx512bf16, neon, neondot or neonbf16, or unset OPENELM_ISA"
+        "OPENELM_ISA={name}: no such instruction set\nhint: use plain, avx2, avx512, avx512bf16, amx, neon, neondot or neonbf16, or unset OPENELM_ISA"
     )]
     UnknownIsa { name: String },
     /// An instruction set that this processor lacks.

@@ -5,7 +5,7 @@
 //! strips, then over the strips in order, in f64.
 
 use crate::error::check;
-use crate::matmul::micro::Micro;
+use crate::matmul::micro::{Micro, Side};
 use crate::matmul::packed::{pack_whole, words};
 use crate::matmul::product::{Right, Strip, Target, product, product_packed};
 use crate::simd::{Sink, Source, exp, simd_fn, sweep};
@@ -252,8 +252,8 @@ fn forward(
     let mut sums = Sums { strips: vec![0.0; vocabulary.div_ceil(STRIP) * rows * 2], targets: vec![0.0; rows] };
     let micro = Micro::new(cpu.isa, precision);
     let left = hidden.by_rows();
-    let mut packed = cpu.arena.take(words(&left, &micro, micro.height));
-    pack_whole(cpu, &left, &micro, micro.height, packed.words_mut());
+    let mut packed = cpu.arena.take(words(&left, &micro, Side::Left));
+    pack_whole(cpu, &left, &micro, Side::Left, packed.words_mut());
     let kept = logits.as_mut().map(|logits| logits.values_mut().sink());
     let (strips, target_logits) = (Parts::new(&mut sums.strips), Parts::new(&mut sums.targets));
     for first in (0..vocabulary).step_by(VOCABULARY) {

@@ -17,6 +17,8 @@ pub enum Isa {
     Avx512,
     /// The same with dot products of bf16 pairs and of bytes (VNNI, which every such processor has).
     Avx512Bf16,
+    /// The same with products of tiles of bf16 (AMX).
+    Amx,
     /// Arm's NEON, which every processor of 64 bits has, 4 registers for 16 lanes.
     Neon,
     /// The same with dot products of bytes.
@@ -25,7 +27,7 @@ pub enum Isa {
     NeonBf16,
 }
 
-const ALL: [Isa; 7] = [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Neon, Isa::NeonDot, Isa::NeonBf16];
+const ALL: [Isa; 8] = [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx, Isa::Neon, Isa::NeonDot, Isa::NeonBf16];
 
 impl Isa {
     /// The name used in `OPENELM_ISA`.
@@ -35,6 +37,7 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
             Self::Neon => "neon",
             Self::NeonDot => "neondot",
             Self::NeonBf16 => "neonbf16",
@@ -66,9 +69,22 @@ impl Isa {
             Self::Avx512Bf16 => {
                 Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512Bf16.is_available() && crate::amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 | Self::Amx => false,
         }
+    }
+
+    /// Whether it has AVX-512, of any kind.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn has_avx512(self) -> bool {
+        self == Self::Avx512 || self.has_avx512_bf16()
+    }
+
+    /// Whether it has AVX-512 with dot products of bf16 pairs and of bytes.
+    pub(crate) fn has_avx512_bf16(self) -> bool {
+        matches!(self, Self::Avx512Bf16 | Self::Amx)
     }
 
     /// Every instruction set that this processor can run, slowest first.

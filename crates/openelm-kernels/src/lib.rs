@@ -4,6 +4,8 @@
 //! nothing the size of [tokens, vocabulary] or [sequence, sequence] is ever kept.
 
 mod adamw;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod arena;
 mod attention;
 mod block;

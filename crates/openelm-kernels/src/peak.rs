@@ -7,6 +7,8 @@ use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::matmul::micro_amx;
 use crate::simd::{prefetch, simd_fn};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, Precision};
@@ -17,12 +19,12 @@ const CHAINS: usize = 24;
 /// Floating-point operations a second (a multiply-add counts two) that all threads reach together without memory:
 /// the best of `repeats` runs.
 pub fn multiply_add_rate(cpu: &Cpu, precision: Precision, repeats: usize) -> f64 {
-    let pairs = precision == Precision::Bf16 && cpu.isa == Isa::Avx512Bf16;
     // Multiply-adds of one step of a chain: of 16 lanes, but on Arm of one register, since no more chains than registers fit.
     let step = match (cpu.isa, precision) {
+        (Isa::Amx, Precision::Bf16) => 16 * 16 * 32,
+        (Isa::Avx512Bf16, Precision::Bf16) => 32,
         (Isa::NeonBf16, Precision::Bf16) => 16,
         (Isa::Neon | Isa::NeonDot | Isa::NeonBf16, _) => 4,
-        _ if pairs => 32,
         _ => 16,
     };
     let operations = 2 * step * CHAINS * ROUNDS * cpu.threads.count();
@@ -31,7 +33,10 @@ pub fn multiply_add_rate(cpu: &Cpu, precision: Precision, repeats: usize) -> f64
             // SAFETY: the instruction set is available.
             unsafe {
                 #[cfg(target_arch = "x86_64")]
-                if pairs {
+                if precision == Precision::Bf16 && cpu.isa.has_avx512_bf16() {
+                    if cpu.isa == Isa::Amx {
+                        return micro_amx::products(CHAINS * ROUNDS);
+                    }
                     std::hint::black_box(pair_chains());
                     return;
                 }

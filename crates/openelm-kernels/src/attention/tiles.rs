@@ -1,6 +1,6 @@
 //! Blocks of queries and keys, packed, and their products.
 
-use crate::matmul::micro::{Micro, Tile, Unit};
+use crate::matmul::micro::{Micro, Side, Tile, Unit};
 use crate::matmul::pack::Packing;
 use crate::simd::{Sink, Source};
 use crate::{Cpu, Precision};
@@ -59,7 +59,7 @@ impl Tiles {
     /// `source` holds the rows, `stride` apart; `to` has [`rows_words`](Self::rows_words).
     pub(super) unsafe fn pack_left(&self, cpu: &Cpu, source: Source, stride: usize, rows: usize, to: *mut u32) {
         // SAFETY: the caller's promise.
-        unsafe { self.pack_rows(cpu, source, stride, rows, self.micro.height, to) }
+        unsafe { self.pack_rows(cpu, source, stride, rows, Side::Left, to) }
     }
 
     /// The same as right panels.
@@ -68,13 +68,14 @@ impl Tiles {
     /// As [`pack_left`](Self::pack_left).
     pub(super) unsafe fn pack_right(&self, cpu: &Cpu, source: Source, stride: usize, rows: usize, to: *mut u32) {
         // SAFETY: the caller's promise.
-        unsafe { self.pack_rows(cpu, source, stride, rows, self.micro.width, to) }
+        unsafe { self.pack_rows(cpu, source, stride, rows, Side::Right, to) }
     }
 
-    unsafe fn pack_rows(&self, cpu: &Cpu, source: Source, stride: usize, rows: usize, width: usize, to: *mut u32) {
+    unsafe fn pack_rows(&self, cpu: &Cpu, source: Source, stride: usize, rows: usize, side: Side, to: *mut u32) {
+        let (width, order) = (self.micro.lanes(side), self.micro.order(side));
         // SAFETY: the caller's promise.
         unsafe {
-            Packing { unit: self.micro.unit, source, stride, lanes: rows, inner: self.head_dim, width }.rows(cpu.isa, to);
+            Packing { unit: self.micro.unit, source, stride, lanes: rows, inner: self.head_dim, width, order }.rows(cpu.isa, to);
         }
     }
 
@@ -83,10 +84,10 @@ impl Tiles {
     /// # Safety
     /// As [`pack_left`](Self::pack_left), with [`columns_words`](Self::columns_words).
     pub(super) unsafe fn pack_channels(&self, cpu: &Cpu, source: Source, stride: usize, rows: usize, to: *mut u32) {
-        let width = self.micro.width;
+        let (width, order) = (self.micro.width, self.micro.order(Side::Right));
         // SAFETY: the caller's promise.
         unsafe {
-            Packing { unit: self.micro.unit, source, stride, lanes: self.head_dim, inner: rows, width }.columns(cpu.isa, to);
+            Packing { unit: self.micro.unit, source, stride, lanes: self.head_dim, inner: rows, width, order }.columns(cpu.isa, to);
         }
     }
 
@@ -95,10 +96,10 @@ impl Tiles {
     /// # Safety
     /// `block` was written by way of [`sink`](Self::sink); `to` has block_units · BLOCK words.
     pub(super) unsafe fn pack_transposed(&self, cpu: &Cpu, block: *const u32, rows: usize, columns: usize, to: *mut u32) {
-        let width = self.micro.height;
+        let (width, order) = (self.micro.height, self.micro.order(Side::Left));
         let (unit, source) = (self.micro.unit, self.source(block));
         // SAFETY: the caller's promise.
-        unsafe { Packing { unit, source, stride: BLOCK, lanes: columns, inner: rows, width }.columns(cpu.isa, to) }
+        unsafe { Packing { unit, source, stride: BLOCK, lanes: columns, inner: rows, width, order }.columns(cpu.isa, to) }
     }
 
     /// Where a block [rows][BLOCK] is written so that its rows are left rows: bf16 for pairs, else f32.

@@ -1,12 +1,14 @@
 //! How a product is cut: the inner dimension into blocks that fit the first-level cache, both outer ones into tiles.
 //!
-//! What must stay true: the blocks of the inner dimension depend on that dimension and the unit alone, because their
+//! What must stay true: the blocks of the inner dimension depend on that dimension and the kernel alone, because their
 //! order is the order of summation.
 
 use super::micro::{Micro, Unit};
 
 /// Units of a block: a panel of 32 columns takes 32 KiB.
-const BLOCK_UNITS: usize = 256;
+pub(super) const UNITS: usize = 256;
+/// Units of a block for AMX: a panel and a packed tile of 32 rows, 16 KiB each, share a first-level cache of 48 KiB.
+pub(super) const UNITS_OF_TILES: usize = 128;
 
 /// The inner dimension in nearly equal blocks.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +32,7 @@ pub(crate) struct Block {
 impl Blocks {
     pub(crate) fn new(inner: usize, micro: &Micro) -> Self {
         let units = micro.units(inner);
-        let count = units.div_ceil(BLOCK_UNITS).max(1);
+        let count = units.div_ceil(micro.block_units).max(1);
         // Multiples of 16 units keep packing in whole registers.
         let block = units.div_ceil(count).next_multiple_of(16);
         Self { inner, values: block * micro.unit.values(), unit: micro.unit }

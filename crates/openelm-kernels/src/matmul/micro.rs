@@ -1,13 +1,13 @@
 //! The innermost product: a tile of `rows` × `width` sums over units of the inner dimension, kept in registers.
 //!
 //! A unit is 4 bytes: one f32, or two neighbouring bf16 values (of the inner dimension). The left side is a packed tile
-//! [unit][HEIGHT] or plain rows; the right side always a packed panel [unit][width].
+//! or plain rows; the right side always a packed panel [unit][width].
 
 #[cfg(target_arch = "aarch64")]
 use super::micro_neon;
-use super::micro_plain;
+use super::{blocks, micro_plain};
 #[cfg(target_arch = "x86_64")]
-use super::{micro_avx2, micro_avx512};
+use super::{micro_amx, micro_avx2, micro_avx512};
 use crate::{Isa, Precision};
 
 /// What a packed unit holds.
@@ -40,6 +40,25 @@ impl Unit {
     }
 }
 
+/// Which side of a product an operand is packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
+}
+
+/// Units that [`Order::Lanes`] keeps together.
+pub(crate) const RUN: usize = 16;
+
+/// How the words of a packed tile or panel follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// [unit][lane]
+    Units,
+    /// [run of 16 units][lane][unit], the last run as short as it is: what a tile register takes as its rows.
+    Lanes,
+}
+
 /// One call of the innermost product.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile {
@@ -63,6 +82,10 @@ pub(crate) struct Micro {
     pub(crate) height: usize,
     /// Columns of a panel: sums are always written for all of them.
     pub(crate) width: usize,
+    /// How a packed tile is ordered; panels are always in the order of units.
+    pub(crate) left: Order,
+    /// Units of a block of the inner dimension.
+    pub(crate) block_units: usize,
     /// Takes the number of rows, 1 to `height`.
     pub(crate) run: unsafe fn(usize, &Tile),
 }
@@ -71,13 +94,15 @@ impl Micro {
     pub(crate) fn new(isa: Isa, precision: Precision) -> Self {
         let unit = match (precision, isa) {
             (Precision::F32, _) => Unit::Single,
-            (Precision::Bf16, Isa::Avx512Bf16) => Unit::Pair,
+            (Precision::Bf16, Isa::Avx512Bf16 | Isa::Amx) => Unit::Pair,
             (Precision::Bf16, Isa::NeonBf16) => Unit::Quad,
             (Precision::Bf16, _) => Unit::Rounded,
         };
         let (height, width, run): (_, _, unsafe fn(usize, &Tile)) = match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => {
+            Isa::Amx if unit == Unit::Pair => (micro_amx::HEIGHT, micro_amx::WIDTH, micro_amx::pairs()),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
                 (micro_avx512::HEIGHT, micro_avx512::WIDTH, if unit == Unit::Pair { micro_avx512::pairs } else { micro_avx512::singles })
             }
             #[cfg(target_arch = "x86_64")]
@@ -88,7 +113,20 @@ impl Micro {
             }
             _ => (micro_plain::HEIGHT, micro_plain::WIDTH, micro_plain::singles),
         };
-        Self { unit, height, width, run }
+        let (left, block_units) = match isa {
+            Isa::Amx if unit == Unit::Pair => (Order::Lanes, blocks::UNITS_OF_TILES),
+            _ => (Order::Units, blocks::UNITS),
+        };
+        Self { unit, height, width, left, block_units, run }
+    }
+
+    /// Outer indices that are packed together.
+    pub(crate) fn lanes(&self, side: Side) -> usize {
+        if side == Side::Left { self.height } else { self.width }
+    }
+
+    pub(crate) fn order(&self, side: Side) -> Order {
+        if side == Side::Left { self.left } else { Order::Units }
     }
 
     /// Units that `values` of the inner dimension fill.

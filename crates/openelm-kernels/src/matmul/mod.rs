@@ -5,6 +5,8 @@ mod linear;
 mod matrix;
 pub(crate) mod micro;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod micro_amx;
+#[cfg(target_arch = "x86_64")]
 mod micro_avx2;
 #[cfg(target_arch = "x86_64")]
 mod micro_avx512;
@@ -12,6 +14,8 @@ mod micro_avx512;
 mod micro_neon;
 mod micro_plain;
 pub(crate) mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pack_amx;
 #[cfg(target_arch = "x86_64")]
 mod pack_avx512;
 #[cfg(target_arch = "aarch64")]

@@ -1,14 +1,14 @@
-//! Packing: a run of `lanes` outer indices of an operand into [unit][width], with zeros where the operand ends.
+//! Packing: a run of `lanes` outer indices of an operand into words of 4 bytes ([`Order`]), with zeros where the operand ends.
 //!
 //! What must stay true: packing never reads outside the operand and writes exactly units · width values.
 
 use std::ops::Range;
 
-use super::micro::Unit;
-#[cfg(target_arch = "x86_64")]
-use super::pack_avx512;
+use super::micro::{Order, RUN, Unit};
 #[cfg(target_arch = "aarch64")]
 use super::pack_neon;
+#[cfg(target_arch = "x86_64")]
+use super::{pack_amx, pack_avx512};
 use crate::Isa;
 use crate::simd::{Source, round_half, widen_half};
 
@@ -37,12 +37,13 @@ pub(crate) struct Packing {
     pub(crate) source: Source,
     /// Values from one row of the source to the next.
     pub(crate) stride: usize,
-    /// Outer indices that there are. More than `width` of them make several groups, one [unit][width] after the other:
+    /// Outer indices that there are. More than `width` of them make several groups, one after the other:
     /// together, columns are read in longer runs.
     pub(crate) lanes: usize,
     /// Inner values that there are.
     pub(crate) inner: usize,
     pub(crate) width: usize,
+    pub(crate) order: Order,
 }
 
 impl Packing {
@@ -50,12 +51,12 @@ impl Packing {
     ///
     /// # Safety
     /// The instruction set is available; the source holds `lanes` rows of `inner` values; `to` has room for
-    /// [groups][units of `inner`][width].
+    /// [groups][units of `inner`][width] words. Only pairs are packed in the order of lanes.
     pub(crate) unsafe fn rows(&self, isa: Isa, to: *mut u32) {
         #[cfg(target_arch = "x86_64")]
-        if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) {
+        if isa.has_avx512() {
             // SAFETY: the caller's promise.
-            return unsafe { pack_avx512::rows(self, to) };
+            return unsafe { if self.order == Order::Lanes { pack_amx::rows(self, to) } else { pack_avx512::rows(self, to) } };
         }
         #[cfg(target_arch = "aarch64")]
         if isa != Isa::Plain {
@@ -73,9 +74,9 @@ impl Packing {
     /// As [`rows`](Self::rows), with `inner` rows of `lanes` values.
     pub(crate) unsafe fn columns(&self, isa: Isa, to: *mut u32) {
         #[cfg(target_arch = "x86_64")]
-        if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) {
+        if isa.has_avx512() {
             // SAFETY: the caller's promise.
-            return unsafe { pack_avx512::columns(self, to) };
+            return unsafe { if self.order == Order::Lanes { pack_amx::columns(self, to) } else { pack_avx512::columns(self, to) } };
         }
         #[cfg(target_arch = "aarch64")]
         if isa != Isa::Plain {
@@ -98,7 +99,7 @@ impl Packing {
     /// # Safety
     /// As [`rows`](Self::rows) or [`columns`](Self::columns), according to the strides.
     pub(super) unsafe fn part(&self, to: *mut u32, lane_stride: usize, inner_stride: usize, run: Range<usize>, part: Range<usize>) {
-        let Self { unit, source, lanes, inner, width, .. } = *self;
+        let Self { unit, source, lanes, inner, width, order, .. } = *self;
         let units = unit.count(inner);
         for u in part {
             for lane in run.clone() {
@@ -115,7 +116,11 @@ impl Packing {
                     }
                 }
                 let (group, lane) = (lane / width * units * width, lane % width);
-                let at = if unit == Unit::Quad { (u / 2 * width + lane) * 2 + u % 2 } else { u * width + lane };
+                let at = match order {
+                    Order::Units if unit == Unit::Quad => (u / 2 * width + lane) * 2 + u % 2,
+                    Order::Units => u * width + lane,
+                    Order::Lanes => u / RUN * RUN * width + lane * RUN.min(units - u / RUN * RUN) + u % RUN,
+                };
                 // SAFETY: u < units, and the lane lies in one of the groups.
                 unsafe { *to.add(group + at) = word };
             }

@@ -10,7 +10,7 @@ use crate::simd::{Avx512, Simd, Source};
 type Plain512 = Avx512<false>;
 
 #[inline(always)]
-fn mask16(count: usize) -> u16 {
+pub(super) fn mask16(count: usize) -> u16 {
     if count >= 16 { u16::MAX } else { (1 << count) - 1 }
 }
 
@@ -61,7 +61,7 @@ unsafe fn load(source: Source, count: usize, round: bool) -> __m512 {
 
 /// 32 neighbouring values as 16 pairs, those past `count` 0.
 #[inline(always)]
-unsafe fn load_pairs(source: Source, count: usize) -> __m512i {
+pub(super) unsafe fn load_pairs(source: Source, count: usize) -> __m512i {
     // SAFETY: the caller's promise; the mask keeps the loads inside the source, and both types are 64 bytes of plain data.
     unsafe {
         match source {
@@ -145,11 +145,10 @@ unsafe fn columns_singles<const W: usize>(packing: &Packing, round: bool, to: *m
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn columns_pairs<const W: usize>(packing: &Packing, to: *mut u32) {
     let Packing { source, stride, lanes, inner, .. } = *packing;
-    let interleaved: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
     let (units, groups) = (inner.div_ceil(2), lanes.div_ceil(W));
     // SAFETY: as in `rows_body`; runs without lanes and the missing half of a last pair are not read.
     unsafe {
-        let order = _mm512_loadu_si512(interleaved.as_ptr().cast());
+        let order = interleaved();
         for u in 0..units {
             let has_second = 2 * u + 1 < inner;
             for group in 0..groups {
@@ -157,21 +156,8 @@ unsafe fn columns_pairs<const W: usize>(packing: &Packing, to: *mut u32) {
                 for lane in (0..W).step_by(16) {
                     let mut pairs = _mm512_setzero_si512();
                     if lane < here {
-                        let low_mask = mask16(here - lane);
-                        let high_mask = if has_second { low_mask } else { 0 };
-                        pairs = match source.add(2 * u * stride + group * W + lane) {
-                            Source::F32(from) => {
-                                let low = _mm512_maskz_loadu_ps(low_mask, from);
-                                let high = _mm512_maskz_loadu_ps(high_mask, from.wrapping_add(stride));
-                                std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
-                            }
-                            Source::Bf16(from) => {
-                                let low = _mm256_maskz_loadu_epi16(low_mask, from.cast());
-                                let high = _mm256_maskz_loadu_epi16(high_mask, from.wrapping_add(stride).cast());
-                                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-                            }
-                        };
-                        pairs = _mm512_permutexvar_epi16(order, pairs);
+                        let from = source.add(2 * u * stride + group * W + lane);
+                        pairs = load_column_pairs(from, stride, here - lane, has_second, order);
                     }
                     let to = to.add((group * units + u) * W + lane);
                     _mm512_mask_storeu_epi32(to.cast(), mask16(W - lane), pairs);
@@ -181,9 +167,40 @@ unsafe fn columns_pairs<const W: usize>(packing: &Packing, to: *mut u32) {
     }
 }
 
+/// The order of 32 halves that puts the i-th of the lower and of the upper 16 side by side.
+#[inline(always)]
+pub(super) unsafe fn interleaved() -> __m512i {
+    let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+    // SAFETY: the caller has AVX-512; the array is 64 bytes.
+    unsafe { _mm512_loadu_si512(order.as_ptr().cast()) }
+}
+
+/// Pairs of the first `count` (at most 16 count) columns of two rows, `stride` apart, the others 0; 0 for the second row if there is none.
+#[inline(always)]
+pub(super) unsafe fn load_column_pairs(source: Source, stride: usize, count: usize, has_second: bool, order: __m512i) -> __m512i {
+    let low_mask = mask16(count);
+    let high_mask = if has_second { low_mask } else { 0 };
+    // SAFETY: the caller's promise; what the masks leave out is not read.
+    unsafe {
+        let pairs = match source {
+            Source::F32(from) => {
+                let low = _mm512_maskz_loadu_ps(low_mask, from);
+                let high = _mm512_maskz_loadu_ps(high_mask, from.wrapping_add(stride));
+                std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+            }
+            Source::Bf16(from) => {
+                let low = _mm256_maskz_loadu_epi16(low_mask, from.cast());
+                let high = _mm256_maskz_loadu_epi16(high_mask, from.wrapping_add(stride).cast());
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+            }
+        };
+        _mm512_permutexvar_epi16(order, pairs)
+    }
+}
+
 /// Rows to columns of a 16 × 16 block: 2 × 2 blocks of 1, then of 2, 4 and 8.
 #[inline(always)]
-unsafe fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+pub(super) unsafe fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     // SAFETY: the caller has AVX-512.
     unsafe {
         let zero = _mm512_setzero_si512();

@@ -1,14 +1,14 @@
-//! A whole operand packed: [block][group of lanes][unit][width].
+//! A whole operand packed: [block][group of lanes], each in the kernel's [`Order`](super::micro::Order).
 
 use super::{
     blocks::{Block, Blocks},
     matrix::Operand,
-    micro::Micro,
+    micro::{Micro, Side},
     pack::Packing,
 };
 use crate::simd::prefetch_second_level;
 use crate::threads::Parts;
-use crate::{Cpu, Matrix, Precision, Values};
+use crate::{Cpu, Isa, Matrix, Precision, Values};
 
 /// Units × lanes that one packing task takes: enough to be worth handing out.
 const TASK_WORDS: usize = 1 << 15;
@@ -20,7 +20,8 @@ pub struct PackedMatrix {
     pub(crate) outer: usize,
     pub(crate) inner: usize,
     pub(crate) precision: Precision,
-    pub(crate) width: usize,
+    /// Whose order and blocks it has.
+    pub(crate) isa: Isa,
 }
 
 impl PackedMatrix {
@@ -36,9 +37,9 @@ impl PackedMatrix {
 
     fn new(cpu: &Cpu, operand: Operand<'_>, precision: Precision) -> Self {
         let micro = Micro::new(cpu.isa, precision);
-        let mut words = vec![0; words(&operand, &micro, micro.width)];
-        pack_whole(cpu, &operand, &micro, micro.width, &mut words);
-        Self { words, outer: operand.outer(), inner: operand.inner(), precision, width: micro.width }
+        let mut words = vec![0; words(&operand, &micro, Side::Right)];
+        pack_whole(cpu, &operand, &micro, Side::Right, &mut words);
+        Self { words, outer: operand.outer(), inner: operand.inner(), precision, isa: cpu.isa }
     }
 
     /// Bytes that it takes.
@@ -48,13 +49,14 @@ impl PackedMatrix {
 }
 
 /// Values of 4 bytes that `operand` takes when packed.
-pub(crate) fn words(operand: &Operand<'_>, micro: &Micro, width: usize) -> usize {
-    micro.units(operand.inner()) * operand.outer().next_multiple_of(width)
+pub(crate) fn words(operand: &Operand<'_>, micro: &Micro, side: Side) -> usize {
+    micro.units(operand.inner()) * operand.outer().next_multiple_of(micro.lanes(side))
 }
 
 /// Packs all of `operand` into `to`, on all threads.
-pub(crate) fn pack_whole(cpu: &Cpu, operand: &Operand<'_>, micro: &Micro, width: usize, to: &mut [u32]) {
-    assert_eq!(to.len(), words(operand, micro, width), "room for a packed operand");
+pub(crate) fn pack_whole(cpu: &Cpu, operand: &Operand<'_>, micro: &Micro, side: Side, to: &mut [u32]) {
+    assert_eq!(to.len(), words(operand, micro, side), "room for a packed operand");
+    let width = micro.lanes(side);
     let blocks = Blocks::new(operand.inner(), micro);
     let groups = operand.outer().div_ceil(width);
     let run = (TASK_WORDS / (blocks.longest() * width).max(1)).max(1);
@@ -66,7 +68,7 @@ pub(crate) fn pack_whole(cpu: &Cpu, operand: &Operand<'_>, micro: &Micro, width:
         let count = run.min(groups - start);
         let at = block.first_unit * groups * width + start * block.units * width;
         // SAFETY: each group of each block has a part of its own, inside `to` by the assertion above.
-        unsafe { pack_groups(cpu, operand, micro, width, start, count, block, to.pointer(at)) };
+        unsafe { pack_groups(cpu, operand, micro, side, start, count, block, to.pointer(at)) };
     });
 }
 
@@ -119,14 +121,14 @@ impl Ahead {
 /// Packs `count` groups of lanes of one block, from group `start`.
 ///
 /// # Safety
-/// The groups and the block lie in the operand; `to` has room for [groups][units][width] and nobody else writes there.
+/// The groups and the block lie in the operand; `to` has room for [groups][units][lanes] and nobody else writes there.
 #[allow(clippy::too_many_arguments)]
 #[inline]
 pub(crate) unsafe fn pack_groups(
     cpu: &Cpu,
     operand: &Operand<'_>,
     micro: &Micro,
-    width: usize,
+    side: Side,
     start: usize,
     count: usize,
     block: Block,
@@ -134,16 +136,17 @@ pub(crate) unsafe fn pack_groups(
 ) {
     let source = operand.matrix.values.source();
     let stride = operand.matrix.columns;
+    let (width, order) = (micro.lanes(side), micro.order(side));
     let lane = start * width;
     let lanes = (count * width).min(operand.outer() - lane);
     // SAFETY: the groups and the block lie in the matrix, whose length was checked when the view was made.
     unsafe {
         if operand.inner_is_rows {
             let source = source.add(block.first * stride + lane);
-            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width }.columns(cpu.isa, to);
+            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width, order }.columns(cpu.isa, to);
         } else {
             let source = source.add(lane * stride + block.first);
-            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width }.rows(cpu.isa, to);
+            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width, order }.rows(cpu.isa, to);
         }
     }
 }

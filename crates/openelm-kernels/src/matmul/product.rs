@@ -7,7 +7,7 @@
 use super::{
     blocks::Blocks,
     matrix::Operand,
-    micro::{Micro, Tile},
+    micro::{Micro, Side, Tile},
     packed::{Ahead, PackedMatrix, pack_groups, pack_whole, words},
 };
 use crate::simd::simd_fn;
@@ -73,8 +73,8 @@ pub(crate) struct Strip<'a> {
 /// left [m, k] · right [k, n], into [m, n].
 pub(crate) fn product(cpu: &Cpu, precision: Precision, left: Operand<'_>, right: Right<'_>, target: Target<'_>) {
     let micro = Micro::new(cpu.isa, precision);
-    let mut packed = cpu.arena.take(words(&left, &micro, micro.height));
-    pack_whole(cpu, &left, &micro, micro.height, packed.words_mut());
+    let mut packed = cpu.arena.take(words(&left, &micro, Side::Left));
+    pack_whole(cpu, &left, &micro, Side::Left, packed.words_mut());
     product_packed(cpu, precision, packed.words(), left.outer(), left.inner(), right, target);
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
         Right::Plain(operand) => (operand.outer(), operand.inner()),
         Right::Stored(rows) => (rows.rows(), rows.columns()),
         Right::Packed(packed) => {
-            assert!(packed.precision == precision && packed.width == micro.width, "packed for another kernel");
+            assert!(packed.precision == precision && packed.isa == cpu.isa, "packed for another kernel");
             (packed.outer, packed.inner)
         }
     };
@@ -109,8 +109,8 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
     let (unpacked, panels_packed) = match right {
         Right::Packed(packed) => (None, Some(&packed.words[..])),
         Right::Plain(operand) if row_runs > REPACKS => {
-            let buffer = whole.insert(cpu.arena.take(words(&operand, &micro, micro.width)));
-            pack_whole(cpu, &operand, &micro, micro.width, buffer.words_mut());
+            let buffer = whole.insert(cpu.arena.take(words(&operand, &micro, Side::Right)));
+            pack_whole(cpu, &operand, &micro, Side::Right, buffer.words_mut());
             (None, Some(buffer.words()))
         }
         Right::Plain(operand) => (Some(Unpacked::Plain(operand)), None),
@@ -167,7 +167,7 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
                         (Some(Unpacked::Plain(operand)), _) => {
                             // SAFETY: the panel and the block lie in the operand; the space holds the longest block.
                             unsafe {
-                                pack_groups(cpu, operand, &micro, micro.width, panel, 1, block, panel_space.as_mut_ptr());
+                                pack_groups(cpu, operand, &micro, Side::Right, panel, 1, block, panel_space.as_mut_ptr());
                             }
                             panel_space.as_ptr()
                         }

@@ -169,7 +169,7 @@ macro_rules! simd_fn {
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::Isa::Avx512Bf16 => avx512bf16($($arg),*),
+                    $crate::Isa::Avx512Bf16 | $crate::Isa::Amx => avx512bf16($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]

@@ -18,7 +18,7 @@ use super::matrix::StoredRows;
 #[cfg(target_arch = "aarch64")]
 use super::neon_bytes::{self, HEIGHT};
 use super::prepared::BLOCK;
-use crate::matmul::micro::Unit;
+use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
 use crate::simd::{Sink, Source, simd_fn, sweep};
@@ -39,7 +39,8 @@ const HEIGHT: usize = 6;
 /// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with dot products of bytes.
 pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
     let known = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
-    matches!(isa, Isa::Avx512Bf16 | Isa::NeonDot) && known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype))
+    let dots = isa.has_avx512_bf16() || isa == Isa::NeonDot;
+    dots && known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype))
 }
 
 /// One strip's unpacked weights.
@@ -162,7 +163,7 @@ unsafe fn unpack(
         unsafe {
             let to = panels.levels.as_mut_ptr().add(panel * INNER / 4 * WIDTH);
             let source = Source::F32(row_space.as_ptr().cast());
-            Packing { unit: Unit::Single, source, stride: words, lanes, inner: words, width: WIDTH }.rows(isa, to);
+            Packing { unit: Unit::Single, source, stride: words, lanes, inner: words, width: WIDTH, order: Order::Units }.rows(isa, to);
         }
     }
     zero

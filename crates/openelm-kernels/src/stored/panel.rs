@@ -13,7 +13,7 @@ use super::matrix::{StoredMatrix, StoredRows};
 #[cfg(target_arch = "aarch64")]
 use super::neon_unpack;
 use crate::matmul::blocks::{Block, Blocks};
-use crate::matmul::micro::Micro;
+use crate::matmul::micro::{Micro, Side};
 use crate::matmul::pack::Packing;
 use crate::matmul::packed::Ahead;
 use crate::simd::Source;
@@ -38,8 +38,9 @@ impl StoredRows<'_> {
     pub(crate) unsafe fn pack_panel(&self, isa: Isa, micro: &Micro, panel: usize, block: Block, space: &mut [u32], to: *mut u32) {
         let lane = panel * micro.width;
         let lanes = micro.width.min(self.rows() - lane);
+        let (unit, width, order) = (micro.unit, micro.width, micro.order(Side::Right));
         if let Some(source) = self.floats(lane, lanes) {
-            let packing = Packing { unit: micro.unit, source, stride: self.columns(), lanes, inner: block.values, width: micro.width };
+            let packing = Packing { unit, source, stride: self.columns(), lanes, inner: block.values, width, order };
             // SAFETY: the caller's promise; the lanes are rows of one matrix.
             return unsafe { Packing { source: source.add(block.first), ..packing }.rows(isa, to) };
         }
@@ -64,7 +65,7 @@ impl StoredRows<'_> {
                 }
                 Source::F32(floats.add(block.first - first))
             };
-            Packing { unit: micro.unit, source, stride, lanes, inner: block.values, width: micro.width }.rows(isa, to);
+            Packing { unit, source, stride, lanes, inner: block.values, width, order }.rows(isa, to);
         }
     }
 
@@ -127,7 +128,7 @@ unsafe fn unpack_halves(isa: Isa, matrix: &StoredMatrix<'_>, row: usize, first: 
         return unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), (end - first) * 2) };
     }
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512Bf16 && matrix.dtype.is_quantised() {
+    if isa.has_avx512_bf16() && matrix.dtype.is_quantised() {
         // SAFETY: the caller's promise; the bytes are a row's.
         return unsafe { with_type!(matrix.dtype, avx512_blocks::B => unpack_blocks::<B>(bytes.as_ptr(), first, end, to), else ()) };
     }
