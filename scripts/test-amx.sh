@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The AMX kernels' tests on the instructions themselves, emulated: Bochs is a Sapphire Rapids that boots Linux, for about a minute.
+# The AMX kernels' tests on the instructions themselves, emulated: Bochs is a Sapphire Rapids that boots Linux, for some minutes.
 #
 #     scripts/test-amx.sh                # builds the kernels' unit tests
 #     scripts/test-amx.sh EXECUTABLE     # which were built before
@@ -10,7 +10,8 @@
 #
 # Linux offers tiles only where they can be disabled (XFD), which Bochs 3.0 cannot, and with tiles on from the start it does not boot in
 # Bochs. So it starts without them, and Bochs's debugger changes one function in memory before the kernel begins: what a process calls to
-# be permitted tiles switches them on. They are not saved when threads take turns then, hence only tests of one thread.
+# be permitted tiles switches them on. They are not saved when threads take turns then, hence only tests of one thread. Nor tests that
+# round f32 to bf16: this Bochs's VCVTNE2PS2BF16 gives the lower half of its result twice.
 set -euo pipefail
 executable=${1:+$(realpath "$1")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -35,7 +36,7 @@ ldd "$executable" | grep -o '/[^ ]*' | while read -r library; do install -D "$li
 (cd "$work/system" && find . | cpio --quiet -o -H newc | gzip -1) > "$work/disc/system.gz"
 cp "$kernel" "$work/disc/linux"
 cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 "$work/disc"
-# Without ACPI: Bochs does not come back from the system management mode that switches it on. Of registers: Bochs rounds pairs wrongly.
+# Without ACPI: Bochs does not come back from the system management mode that switches it on.
 cat > "$work/disc/isolinux.cfg" << END
 default tests
 label tests

@@ -14,8 +14,8 @@ use crate::{Cpu, KernelError, Matrix, Values};
 const RUN: usize = 32;
 
 /// y [tokens, out] = x [tokens, in] · Wᵀ for W [out, in]. Quantised weights meet tokens in 8 bits, or, when there are many tokens and the
-/// processor has no dot products of bytes, or also matrix instructions for bf16, or the blocks are too fine for bytes, as bf16; float weights
-/// of 32 and 16 bits meet f32.
+/// processor has no dot products of bytes, or also Arm's matrix instructions for bf16, or the blocks are too fine for bytes, as bf16;
+/// float weights of 32 and 16 bits meet f32.
 ///
 /// # Errors
 /// When the shapes do not fit together.
@@ -48,7 +48,7 @@ pub fn stored_linear(cpu: &Cpu, x: &[f32], weights: &StoredRows<'_>, y: &mut [f3
     Ok(())
 }
 
-/// x [tokens, in] · Wᵀ for many tokens, by dot products of bytes where the processor has nothing faster and all weights are blocks with
+/// x [tokens, in] · Wᵀ for many tokens, by dot products of bytes where the instruction set has them for it and all weights are blocks with
 /// one scale for every 32, else by the matrix product.
 ///
 /// # Errors
