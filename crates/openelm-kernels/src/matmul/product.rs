@@ -175,8 +175,7 @@ pub(crate) fn product_packed(cpu: &Cpu, precision: Precision, left: &[u32], m: u
                         (None, None) => unreachable!("a right side is plain or packed"),
                     };
                     // The next panel to pack comes into the cache while this one is multiplied.
-                    let next_panel = if panel + 1 < panels { (index, panel + 1) } else { (index + 1, strip * strip_panels) };
-                    let (next_index, next_panel) = next_panel;
+                    let (next_index, next_panel) = if panel + 1 < panels { (index, panel + 1) } else { (index + 1, strip * strip_panels) };
                     let ahead = unpacked.as_ref().filter(|_| next_index < blocks.count()).map(|unpacked| {
                         let block = blocks.get(next_index);
                         match unpacked {

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::avx512_blocks::Blocks512;
 use super::layout::with_type;
-use super::rows::{Part, ahead};
+use super::rows::{Part, ahead, by_tokens};
 
 /// See [`multiply_rows`](super::multiply_rows).
 ///
@@ -12,41 +12,13 @@ use super::rows::{Part, ahead};
 /// Needs AVX-512 F, BW, DQ, VL and VNNI; `part.out` has room.
 pub(super) unsafe fn multiply(part: &Part<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { with_type!(part.matrix.dtype, avx512_blocks::B => by_tokens::<B>(part), else ()) }
-}
-
-unsafe fn by_tokens<B: Blocks512>(part: &Part<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match part.x.tokens {
-            // One stream of memory is what processors fetch best.
-            1 => rows::<B, 1, 1>(part),
-            2 => rows::<B, 2, 2>(part),
-            3 => rows::<B, 2, 3>(part),
-            4 => rows::<B, 2, 4>(part),
-            5 => rows::<B, 1, 5>(part),
-            6 => rows::<B, 1, 6>(part),
-            7 => rows::<B, 1, 7>(part),
-            8 => rows::<B, 1, 8>(part),
-            _ => {}
-        }
-    }
+    unsafe { with_type!(part.matrix.dtype, avx512_blocks::B => all::<B>(part), else ()) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn rows<B: Blocks512, const ROWS: usize, const TOKENS: usize>(part: &Part<'_>) {
-    let mut row = 0;
+unsafe fn all<B: Blocks512>(part: &Part<'_>) {
     // SAFETY: the caller's promise.
-    unsafe {
-        while row + ROWS <= part.count {
-            together::<B, ROWS, TOKENS>(part, row);
-            row += ROWS;
-        }
-        while row < part.count {
-            together::<B, 1, TOKENS>(part, row);
-            row += 1;
-        }
-    }
+    unsafe { by_tokens!(part, together::<B>) }
 }
 
 // Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.

@@ -3,7 +3,7 @@
 use openelm_formats::DType;
 
 use super::floats::{Brain, Half, Single, Stored};
-use super::rows::{Part, ahead};
+use super::rows::{Part, ahead, by_tokens};
 use crate::simd::{Simd, prefetch, simd_fn};
 
 simd_fn! {
@@ -13,46 +13,17 @@ simd_fn! {
     /// `part.out` has room.
     pub(super) fn multiply<S>(part: &Part<'_>) {
         match part.matrix.dtype {
-            DType::F32 => by_tokens::<S, Single>(part),
-            DType::F16 => by_tokens::<S, Half>(part),
-            _ => by_tokens::<S, Brain>(part),
+            DType::F32 => all::<S, Single>(part),
+            DType::F16 => all::<S, Half>(part),
+            _ => all::<S, Brain>(part),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn by_tokens<S: Simd, T: Stored>(part: &Part<'_>) {
+unsafe fn all<S: Simd, T: Stored>(part: &Part<'_>) {
     // SAFETY: the caller's promise.
-    unsafe {
-        match part.x.tokens {
-            // One stream of memory is what processors fetch best.
-            1 => rows::<S, T, 1, 1>(part),
-            2 => rows::<S, T, 2, 2>(part),
-            3 => rows::<S, T, 2, 3>(part),
-            4 => rows::<S, T, 2, 4>(part),
-            5 => rows::<S, T, 1, 5>(part),
-            6 => rows::<S, T, 1, 6>(part),
-            7 => rows::<S, T, 1, 7>(part),
-            8 => rows::<S, T, 1, 8>(part),
-            _ => {}
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn rows<S: Simd, T: Stored, const ROWS: usize, const TOKENS: usize>(part: &Part<'_>) {
-    let mut row = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        while row + ROWS <= part.count {
-            together::<S, T, ROWS, TOKENS>(part, row);
-            row += ROWS;
-        }
-        while row < part.count {
-            together::<S, T, 1, TOKENS>(part, row);
-            row += 1;
-        }
-    }
+    unsafe { by_tokens!(part, together::<S, T>) }
 }
 
 // Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.

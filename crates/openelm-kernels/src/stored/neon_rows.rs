@@ -5,7 +5,7 @@ use std::arch::asm;
 
 use super::layout::{CHUNK, with_type};
 use super::neon_blocks::{Blocks, Chunk};
-use super::rows::{Part, ahead};
+use super::rows::{Part, ahead, by_tokens};
 use crate::Isa;
 use crate::simd::prefetch;
 
@@ -58,48 +58,13 @@ impl Dot for Sdot {
 #[target_feature(enable = "neon")]
 unsafe fn wide<B: Blocks>(part: &Part<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { by_tokens::<B, Wide>(part) }
+    unsafe { by_tokens!(part, together::<B, Wide>) }
 }
 
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn dot<B: Blocks>(part: &Part<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { by_tokens::<B, Sdot>(part) }
-}
-
-#[inline(always)]
-unsafe fn by_tokens<B: Blocks, D: Dot>(part: &Part<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match part.x.tokens {
-            // One stream of memory is what processors fetch best.
-            1 => rows::<B, D, 1, 1>(part),
-            2 => rows::<B, D, 2, 2>(part),
-            3 => rows::<B, D, 2, 3>(part),
-            4 => rows::<B, D, 2, 4>(part),
-            5 => rows::<B, D, 1, 5>(part),
-            6 => rows::<B, D, 1, 6>(part),
-            7 => rows::<B, D, 1, 7>(part),
-            8 => rows::<B, D, 1, 8>(part),
-            _ => {}
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn rows<B: Blocks, D: Dot, const ROWS: usize, const TOKENS: usize>(part: &Part<'_>) {
-    let mut row = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        while row + ROWS <= part.count {
-            together::<B, D, ROWS, TOKENS>(part, row);
-            row += ROWS;
-        }
-        while row < part.count {
-            together::<B, D, 1, TOKENS>(part, row);
-            row += 1;
-        }
-    }
+    unsafe { by_tokens!(part, together::<B, Sdot>) }
 }
 
 // Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.

@@ -42,6 +42,37 @@ pub(super) fn ahead(row_bytes: usize, rows: usize) -> usize {
     if row_bytes > AHEAD || rows < 2 { AHEAD } else { AHEAD.next_multiple_of(rows * row_bytes) }
 }
 
+/// Gives all rows of a part to `together::<KINDS, ROWS, TOKENS>(part, row)`, as many at a time as pays with that many tokens.
+macro_rules! by_tokens {
+    ($part:ident, $together:ident::<$($kind:ident),+>) => {
+        match $part.x.tokens {
+            // One stream of memory is what processors fetch best.
+            1 => by_tokens!($part, $together::<$($kind),+>, 1, 1),
+            2 => by_tokens!($part, $together::<$($kind),+>, 2, 2),
+            3 => by_tokens!($part, $together::<$($kind),+>, 2, 3),
+            4 => by_tokens!($part, $together::<$($kind),+>, 2, 4),
+            5 => by_tokens!($part, $together::<$($kind),+>, 1, 5),
+            6 => by_tokens!($part, $together::<$($kind),+>, 1, 6),
+            7 => by_tokens!($part, $together::<$($kind),+>, 1, 7),
+            8 => by_tokens!($part, $together::<$($kind),+>, 1, 8),
+            _ => {}
+        }
+    };
+    ($part:ident, $together:ident::<$($kind:ident),+>, $rows:literal, $tokens:literal) => {{
+        const ROWS: usize = $rows;
+        let mut row = 0;
+        while row + ROWS <= $part.count {
+            $together::<$($kind,)+ ROWS, $tokens>($part, row);
+            row += ROWS;
+        }
+        while row < $part.count {
+            $together::<$($kind,)+ 1, $tokens>($part, row);
+            row += 1;
+        }
+    }};
+}
+pub(super) use by_tokens;
+
 /// Rows of one matrix.
 pub(super) struct Part<'a> {
     pub(super) matrix: &'a StoredMatrix<'a>,
