@@ -11,6 +11,7 @@ use super::prepared::Prepared;
 use super::{avx2_rows, avx512_rows};
 use super::{float_rows, plain_rows};
 use crate::Isa;
+use crate::simd::prefetch;
 
 /// Tokens that a row is multiplied with at a time. More of them are better served by the matrix product.
 pub(crate) const MOST_TOKENS: usize = 8;
@@ -34,7 +35,12 @@ pub(crate) unsafe fn multiply_rows(isa: Isa, rows: &StoredRows<'_>, first: usize
 }
 
 /// Bytes that weights are asked for before they are used: what memory sends while it is waited for.
-const AHEAD: usize = 3072;
+const AHEAD: usize = 8192;
+/// Bytes before a page's first use at which its address is looked up. A mapped file has small pages, at whose ends the processor's own
+/// fetching stops; asked for by AHEAD alone, the first lines of each would wait for the look-up too.
+const PAGES_AHEAD: usize = 32768;
+/// The smallest page.
+const PAGE: usize = 4096;
 
 /// How far ahead of the present place memory is asked for: some bytes on; when `rows` short rows are read side by side, the same place of
 /// later ones.
@@ -62,10 +68,12 @@ macro_rules! by_tokens {
         const ROWS: usize = $rows;
         let mut row = 0;
         while row + ROWS <= $part.count {
+            $part.look_up_pages(row, ROWS);
             $together::<$($kind,)+ ROWS, $tokens>($part, row);
             row += ROWS;
         }
         while row < $part.count {
+            $part.look_up_pages(row, 1);
             $together::<$($kind,)+ 1, $tokens>($part, row);
             row += 1;
         }
@@ -85,6 +93,17 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// Touches the pages that begin [`PAGES_AHEAD`] of some rows.
+    #[inline(always)]
+    pub(super) fn look_up_pages(&self, row: usize, rows: usize) {
+        let row_bytes = self.matrix.row_bytes;
+        let start = self.matrix.bytes.as_ptr().wrapping_add((self.first + row) * row_bytes + PAGES_AHEAD);
+        let first = (PAGE - start.addr() % PAGE) % PAGE;
+        for page in (first..rows * row_bytes).step_by(PAGE) {
+            prefetch(start.wrapping_add(page));
+        }
+    }
+
     unsafe fn multiply(&self, isa: Isa) {
         let dtype = self.matrix.dtype;
         if dtype.is_quantised() {
