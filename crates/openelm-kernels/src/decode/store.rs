@@ -2,7 +2,7 @@
 //!
 //! What must stay true: keys are normed and turned before they are kept; what lies beyond `length` is never read.
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
 use openelm_formats::DType;
 
 use crate::simd::round_half;
@@ -196,8 +196,11 @@ fn write_row(kind: KvType, values: &[f32], to: &mut [u8]) {
     match kind {
         KvType::F32 => to.copy_from_slice(bytemuck::cast_slice(values)),
         KvType::F16 => {
-            for (to, value) in to.as_chunks_mut::<2>().0.iter_mut().zip(values) {
-                *to = f16::from_f32(*value).to_le_bytes();
+            // Many at a time: asked one by one, the processor's own conversion is looked for each time.
+            let mut halves = [f16::ZERO; 64];
+            for (to, values) in to.chunks_mut(2 * halves.len()).zip(values.chunks(halves.len())) {
+                halves[..values.len()].convert_from_f32_slice(values);
+                to.as_chunks_mut::<2>().0.iter_mut().zip(&halves).for_each(|(to, half)| *to = half.to_le_bytes());
             }
         }
         KvType::Bf16 => {
