@@ -21,7 +21,7 @@ pub enum CheckpointError {
     /// The operating system refused.
     #[error("{path}: {action} failed: {source}\nhint: {hint}", path = path.display())]
     Io { path: PathBuf, action: &'static str, source: io::Error, hint: &'static str },
-    /// A folder that must not be written to.
+    /// A folder or file that must not be written to.
     #[error("{path}: {reason}\nhint: {hint}", path = path.display())]
     Folder { path: PathBuf, reason: String, hint: String },
     /// A checkpoint that is not what its manifest says.

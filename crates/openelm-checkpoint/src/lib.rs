@@ -4,6 +4,7 @@
 //! - [`Checkpoint`]: weights, optimizer state and a [`Manifest`], verified before anything is read from them.
 //! - [`Weights`]: a model's weights from whatever lies at a path: a run, a checkpoint, a Hugging Face or
 //!   MLX folder, a GGUF file, a CoreNet `.pt`.
+//! - [`NewFolder`]: a folder of weights that are made now, whole or not there.
 //! - [`AdapterTensors`]: an adapter in PEFT's layout.
 //!
 //! What must stay true: tensors on disk have Hugging Face's names, in memory CoreNet's; reading never changes a file.
@@ -20,6 +21,7 @@ mod hf_config;
 mod manifest;
 mod mlx_weights;
 mod names;
+mod new_folder;
 mod save;
 mod shapes;
 mod weights;
@@ -34,6 +36,7 @@ pub use gguf_weights::LAYER_NAMES as GGUF_LAYER_NAMES;
 pub use hf_config::{from_hf_config, to_hf_config};
 pub use manifest::{FileRecord, Manifest};
 pub use names::{corenet_module_order, corenet_name, hf_name, moment_name};
+pub use new_folder::{NewFolder, refuse_existing, refuse_filled};
 pub use save::Draft;
 pub use weights::{ChangeValues, WeightKind, Weights};
 

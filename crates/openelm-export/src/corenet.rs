@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use openelm_checkpoint::{Checkpoint, ModelError, OpenElm, ParameterInfo, Weights, corenet_module_order, moment_name};
+use openelm_checkpoint::{Checkpoint, ModelError, OpenElm, ParameterInfo, Weights, corenet_module_order, moment_name, refuse_existing};
 use openelm_formats::{DType, PickleValue, StoredTensor, write_torch};
 
 use crate::error::ExportError;
-use crate::place::new_file;
 use crate::settings::ExportDtype;
 
 /// What CoreNet's trainer keeps of a run beside its tensors.
@@ -34,7 +33,7 @@ const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 /// # Errors
 /// When `out` exists, or reading or writing fails.
 pub fn export_corenet(weights: &Weights, dtype: Option<ExportDtype>, out: &Path) -> Result<(), ExportError> {
-    new_file(out)?;
+    refuse_existing(out)?;
     let infos = OpenElm::infos_of(weights.config())?;
     // CoreNet loads into f32 parameters whatever the file has, so nothing is lost unless asked for.
     let dtype = dtype.unwrap_or(ExportDtype::F32).stored();
@@ -53,7 +52,7 @@ pub fn export_corenet_training(
     training: &CoreNetTraining,
     out: &Path,
 ) -> Result<(), ExportError> {
-    new_file(out)?;
+    refuse_existing(out)?;
     let infos = OpenElm::infos_of(weights.config())?;
     let optimizer = checkpoint.optimizer()?;
     let step = checkpoint.manifest().step;

@@ -1,8 +1,5 @@
 //! Why an export was not made. What lay in the output folder before is untouched.
 
-use std::io;
-use std::path::PathBuf;
-
 use openelm_checkpoint::{CheckpointError, ModelError};
 use openelm_formats::FormatError;
 use openelm_tokenizer::TokenizerError;
@@ -18,12 +15,6 @@ pub enum ExportError {
     Tokenizer(#[from] TokenizerError),
     #[error(transparent)]
     Model(#[from] ModelError),
-    #[error("{path}: {action} failed: {source}\nhint: check the free space and the permissions of the folder", path = path.display())]
-    Io { path: PathBuf, action: &'static str, source: io::Error },
-    #[error("{path}: the folder is not empty\nhint: choose an empty or a new folder with --out", path = path.display())]
-    NotEmpty { path: PathBuf },
-    #[error("{path}: the file exists\nhint: choose another name with --out, or remove it", path = path.display())]
-    Exists { path: PathBuf },
     #[error("llama.cpp cannot load this model: {reason}\nhint: {hint}")]
     LlamaCpp { reason: &'static str, hint: &'static str },
     #[error("CoreNet cannot continue this run: {reason}\nhint: {hint}")]

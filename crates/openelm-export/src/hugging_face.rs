@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use openelm_checkpoint::{ModelConfig, OpenElm, ParameterInfo, Weights, hf_name, to_hf_config};
+use openelm_checkpoint::{ModelConfig, NewFolder, OpenElm, ParameterInfo, Weights, hf_name, to_hf_config};
 use openelm_formats::{TensorInfo, encode_f32, write_sharded};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 
 use crate::card::{CardFacts, card};
 use crate::error::ExportError;
-use crate::place::FolderDraft;
 use crate::settings::ExportDtype;
 use crate::tokenizer_files::write_tokenizer;
 
@@ -49,7 +48,7 @@ pub fn export_hugging_face(
     out: &Path,
 ) -> Result<Vec<PathBuf>, ExportError> {
     let config = trimmed(weights.config(), tokenizer)?;
-    let folder = FolderDraft::new(out)?;
+    let folder = NewFolder::new(out)?;
     let dtype = settings.dtype.map_or_else(|| default_dtype(weights), Ok)?;
     write_weights(weights, &config, dtype, settings.max_shard_bytes, folder.path())?;
     let (bos, eos) = (tokenizer.and_then(Tokenizer::bos_id), tokenizer.and_then(Tokenizer::eos_id));
@@ -70,7 +69,7 @@ pub fn export_hugging_face(
     if let Some(tokenizer) = tokenizer {
         write_tokenizer(&folder, tokenizer, &config, weights.chat_template())?;
     }
-    folder.publish()
+    Ok(folder.publish()?)
 }
 
 /// The element type that fits the model's size.

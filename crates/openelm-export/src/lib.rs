@@ -9,7 +9,6 @@ mod error;
 mod gguf;
 mod hugging_face;
 mod mlx;
-mod place;
 mod settings;
 mod tokenizer_files;
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use openelm_checkpoint::{ModelError, OpenElm, ParameterInfo, Weights, hf_name, to_hf_config};
+use openelm_checkpoint::{ModelError, NewFolder, OpenElm, ParameterInfo, Weights, hf_name, to_hf_config};
 use openelm_formats::{AffineLayout, AffineTensor, DType, FormatError, TensorInfo, encode_f32, write_sharded};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
@@ -14,7 +14,6 @@ use serde_json::json;
 use crate::card::{CardFacts, card};
 use crate::error::ExportError;
 use crate::hugging_face::{check_rows, default_dtype};
-use crate::place::FolderDraft;
 use crate::settings::ExportDtype;
 use crate::tokenizer_files::write_tokenizer;
 
@@ -52,7 +51,7 @@ pub fn export_mlx(
 ) -> Result<Vec<PathBuf>, ExportError> {
     let config = weights.config();
     check_rows(config, tokenizer)?;
-    let folder = FolderDraft::new(out)?;
+    let folder = NewFolder::new(out)?;
     let dtype = settings.dtype.map_or_else(|| default_dtype(weights), Ok)?;
     let layout = settings.bits.map(|bits| AffineLayout { bits, group: GROUP });
     write_weights(weights, dtype.stored(), layout, settings.max_shard_bytes, folder.path())?;
@@ -68,7 +67,7 @@ pub fn export_mlx(
     if let Some(tokenizer) = tokenizer {
         write_tokenizer(&folder, tokenizer, config, weights.chat_template())?;
     }
-    folder.publish()
+    Ok(folder.publish()?)
 }
 
 /// The four-byte words of all matrices come first, so that every tensor starts at a multiple of its elements' size.

@@ -1,15 +1,14 @@
 //! The tokenizer's files in a folder of Hugging Face's layout.
 
-use openelm_checkpoint::ModelConfig;
+use openelm_checkpoint::{ModelConfig, NewFolder};
 use openelm_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::error::ExportError;
-use crate::place::FolderDraft;
 
 /// Writes tokenizer.json and tokenizer.model as far as there are such, what names their special tokens, and the chat template.
 pub(crate) fn write_tokenizer(
-    folder: &FolderDraft,
+    folder: &NewFolder,
     tokenizer: &Tokenizer,
     config: &ModelConfig,
     chat_template: Option<&str>,
@@ -18,7 +17,7 @@ pub(crate) fn write_tokenizer(
     folder.put_json("tokenizer_config.json", &tokenizer_config(tokenizer, config))?;
     folder.put_json("special_tokens_map.json", &special_tokens(tokenizer))?;
     match chat_template {
-        Some(template) => folder.put("chat_template.jinja", template),
+        Some(template) => Ok(folder.put("chat_template.jinja", template)?),
         None => Ok(()),
     }
 }

@@ -39,8 +39,6 @@ pub enum MergeError {
     /// The operating system refused.
     #[error("{path}: {action} failed: {source}\nhint: check the path, its permissions and the free space", path = path.display())]
     Io { path: PathBuf, action: &'static str, source: io::Error },
-    #[error("{path}: the folder is not empty\nhint: choose an empty or a new folder with --out", path = path.display())]
-    NotEmpty { path: PathBuf },
     /// A saved search that cannot be taken up again.
     #[error("{path}: {reason}\nhint: {hint}", path = path.display())]
     Resume { path: PathBuf, reason: String, hint: &'static str },

@@ -14,7 +14,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use openelm_checkpoint::Device;
+use openelm_checkpoint::{Device, refuse_filled};
 use openelm_eval::EvalError;
 use openelm_eval::InferError;
 use openelm_eval::Tokenizer;
@@ -147,9 +147,7 @@ pub fn evolve(
 /// The generations that lie in `out`.
 fn open_log(out: &Path, path: &PathBuf, resume: bool) -> Result<Vec<Generation>, MergeError> {
     if !resume {
-        if out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(MergeError::NotEmpty { path: out.to_owned() });
-        }
+        refuse_filled(out)?;
         std::fs::create_dir_all(out).map_err(|source| MergeError::io(out, "making the folder", source))?;
         return Ok(Vec::new());
     }

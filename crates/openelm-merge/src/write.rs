@@ -1,12 +1,12 @@
 //! A merge written as a Hugging Face folder, tensor by tensor.
 //!
-//! What must stay true: everything is written beside the output folder and renamed into place when whole.
+//! What must stay true: the folder is whole or not there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
-use openelm_checkpoint::{hf_name, to_hf_config};
+use openelm_checkpoint::{NewFolder, hf_name, refuse_filled, to_hf_config};
 use openelm_eval::Tokenizer;
 use openelm_formats::{DType, TensorInfo, write_sharded};
 
@@ -38,9 +38,7 @@ pub struct WriteSummary {
 /// # Errors
 /// When `out` holds something already, the recipe does not fit the models, or reading or writing fails.
 pub fn merge_to_folder(recipe: &Recipe, out: &Path, mut progress: impl FnMut(&str)) -> Result<WriteSummary, MergeError> {
-    if out.is_file() || out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(MergeError::NotEmpty { path: out.to_owned() });
-    }
+    refuse_filled(out)?;
     let models = Models::open(&Plan::paths(recipe))?;
     let plan = Plan::new(recipe, &models)?;
     let tokenizer = models.tokenizer(tokenizer_source(recipe)?.as_deref())?;
@@ -50,19 +48,7 @@ pub fn merge_to_folder(recipe: &Recipe, out: &Path, mut progress: impl FnMut(&st
         finite::check(&models, plan.read())?;
     }
 
-    let absolute = std::path::absolute(out).map_err(|source| MergeError::io(out, "finding the folder", source))?;
-    let parent = absolute.parent().unwrap_or(&absolute);
-    std::fs::create_dir_all(parent).map_err(|source| MergeError::io(parent, "making the folder", source))?;
-    let draft = tempfile::Builder::new()
-        .prefix(".openelm-merge-")
-        .tempdir_in(parent)
-        .map_err(|source| MergeError::io(parent, "making a folder", source))?;
-    let folder = draft.path();
-    // Permissions of an ordinary folder; temporary ones are private.
-    #[cfg(unix)]
-    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .map_err(|source| MergeError::io(folder, "opening up the folder", source))?;
-
+    let folder = NewFolder::new(out)?;
     let infos: Vec<TensorInfo> =
         plan.tensors().iter().map(|tensor| TensorInfo::new(hf_name(&tensor.info.name), dtype, tensor.info.shape.clone())).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -71,19 +57,13 @@ pub fn merge_to_folder(recipe: &Recipe, out: &Path, mut progress: impl FnMut(&st
         let (send, merged) = sync_channel(1);
         let (plan, models) = (&plan, &models);
         scope.spawn(move || plan.tensors().iter().all(|tensor| send.send(encoded(plan, models, tensor, dtype)).is_ok()));
-        write_sharded(folder, &infos, SHARD_BYTES, &metadata, |info| -> Result<Vec<u8>, MergeError> {
+        write_sharded(folder.path(), &infos, SHARD_BYTES, &metadata, |info| -> Result<Vec<u8>, MergeError> {
             progress(&info.name);
             merged.recv().map_err(|_| openelm_checkpoint::ModelError::Missing { name: info.name.clone() })?
         })
     })?;
-    write_companions(recipe, &plan, tokenizer.as_deref(), dtype, folder)?;
-
-    if out.is_dir() {
-        std::fs::remove_dir(out).map_err(|source| MergeError::io(out, "replacing the empty folder", source))?;
-    }
-    std::fs::rename(folder, out).map_err(|source| MergeError::io(out, "renaming the draft", source))?;
-    // The folder has moved; there is nothing left to remove.
-    let _ = draft.keep();
+    write_companions(recipe, &plan, tokenizer.as_deref(), dtype, &folder)?;
+    folder.publish()?;
     let bytes = infos.iter().map(|info| info.byte_len() as u64).sum();
     Ok(WriteSummary { models: models.len(), tensors: infos.len(), bytes })
 }
@@ -113,18 +93,20 @@ fn stored_type(recipe: &Recipe, models: &Models, plan: &Plan) -> DType {
     }
 }
 
-fn write_companions(recipe: &Recipe, plan: &Plan, tokenizer: Option<&Path>, dtype: DType, folder: &Path) -> Result<(), MergeError> {
-    let put = |name: &str, text: String| {
-        let path = folder.join(name);
-        std::fs::write(&path, text).map_err(|source| MergeError::io(&path, "writing it", source))
-    };
+fn write_companions(
+    recipe: &Recipe,
+    plan: &Plan,
+    tokenizer: Option<&Path>,
+    dtype: DType,
+    folder: &NewFolder<'_>,
+) -> Result<(), MergeError> {
     let (mut bos, mut eos) = (None, None);
     if let Some(source) = tokenizer {
         let tokenizer = Tokenizer::load(source)?;
         (bos, eos) = (tokenizer.bos_id(), tokenizer.eos_id());
-        tokenizer.save(folder)?;
+        tokenizer.save(folder.path())?;
         for name in COMPANIONS {
-            let (from, to) = (source.join(name), folder.join(name));
+            let (from, to) = (source.join(name), folder.path().join(name));
             if from.is_file() && !to.exists() {
                 std::fs::copy(&from, &to).map_err(|error| MergeError::io(&from, "copying it", error))?;
             }
@@ -135,8 +117,8 @@ fn write_companions(recipe: &Recipe, plan: &Plan, tokenizer: Option<&Path>, dtyp
         DType::BF16 => "bfloat16",
         _ => "float32",
     };
-    put("config.json", format!("{:#}\n", to_hf_config(plan.config(), torch, bos, eos)?))?;
-    put(RECIPE_FILE, recipe_text(recipe)?)
+    folder.put_json("config.json", &to_hf_config(plan.config(), torch, bos, eos)?)?;
+    Ok(folder.put(RECIPE_FILE, recipe_text(recipe)?)?)
 }
 
 /// The recipe as YAML.

@@ -17,6 +17,7 @@ use openelm_train::{Ended, Objective, RunFacts, TrainSettings, Trainer, engine_f
 use serde_json::Value;
 
 use super::adapter::{adapter_config, attach, open_weights, storage};
+use super::chat_model::template_of;
 use super::run::{Run, RunNames, check_same_run, export_run, forget, open_run, print_places, save_tokenizer, stop_on_interrupt};
 use super::run_evaluation::{RunEvaluation, evaluating};
 use super::{generate, needed_tokenizer};
@@ -89,7 +90,7 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
     let parameters = OpenElm::infos_of(&model_config)?.iter().map(|info| info.count()).sum();
     let tokenizer = needed_tokenizer(&weights, arguments.tokenizer.as_deref())?;
     check_model(config, &model_config, &tokenizer).with_context(|| arguments.config.display().to_string())?;
-    let template = find_template(config, &weights)?;
+    let template = template_of(&weights, config.template.as_deref(), "`template`")?;
     if let Some(section) = &config.sample {
         let ids = prompt_ids(&template, &tokenizer, &section.prompt)?;
         generate::check_sample_ids(&ids, section, &model_config).with_context(|| arguments.config.display().to_string())?;
@@ -163,19 +164,6 @@ fn prepare(config: &FinetuneConfig, arguments: &FinetuneArguments, out: &Path, e
 
 fn initial(config: &FinetuneConfig) -> Result<&PathBuf> {
     config.init.as_ref().context("no weights to begin from\nhint: name them with --init, for example a run folder or a Hugging Face folder")
-}
-
-/// The configuration's template, else the weights' own, else OpenELM-instruct's.
-fn find_template(config: &FinetuneConfig, weights: &Weights) -> Result<ChatTemplate> {
-    if let Some(path) = &config.template {
-        let text = std::fs::read_to_string(path);
-        let text = text.with_context(|| format!("{}: reading the chat template failed\nhint: check `template`", path.display()))?;
-        return Ok(ChatTemplate::new(&text, &format!("in {}", path.display()))?);
-    }
-    match weights.chat_template() {
-        Some(text) => Ok(ChatTemplate::new(text, &format!("beside {}", weights.path().display()))?),
-        None => Ok(ChatTemplate::openelm_instruct()?),
-    }
 }
 
 fn check_model(config: &FinetuneConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {

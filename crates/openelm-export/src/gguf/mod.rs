@@ -10,7 +10,7 @@ mod tensors;
 
 use std::path::Path;
 
-use openelm_checkpoint::{ModelConfig, OpenElm, ParameterInfo, Weights};
+use openelm_checkpoint::{ModelConfig, OpenElm, ParameterInfo, Weights, refuse_existing};
 use openelm_formats::{DType, GgufWriter, TensorInfo};
 use openelm_tokenizer::Tokenizer;
 
@@ -19,7 +19,6 @@ pub use recipe::GgufType;
 use crate::error::ExportError;
 use crate::gguf::tensors::{GgufTensor, Rows};
 use crate::hugging_face::check_rows;
-use crate::place::new_file;
 
 /// Writes `weights` and `tokenizer` to the new file `out`. `name` is the model's name as llama.cpp would find it: that of the folder.
 ///
@@ -30,7 +29,7 @@ pub fn export_gguf(weights: &Weights, tokenizer: Option<&Tokenizer>, name: &str,
     check_model(config)?;
     check_rows(config, tokenizer)?;
     let tokenizer = check_tokenizer(tokenizer)?;
-    new_file(out)?;
+    refuse_existing(out)?;
     let parameters = OpenElm::infos_of(config)?;
     let tensors = tensors::tensors(&parameters, kind)?;
     let total = parameters.iter().map(ParameterInfo::count).sum();
