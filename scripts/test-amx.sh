@@ -41,7 +41,7 @@ cat > "$work/disc/isolinux.cfg" << END
 default tests
 label tests
     kernel /linux
-    append initrd=/system.gz rdinit=/tests console=ttyS0 loglevel=1 nokaslr mitigations=off acpi=off clearcpuid=amx_tile -- amx::tests --skip threads --skip registers --test-threads=1 --nocapture
+    append initrd=/system.gz rdinit=/tests console=ttyS0 loglevel=1 nokaslr mitigations=off acpi=off clearcpuid=amx_tile -- amx::tests amx_bytes::tests --skip threads --skip registers --test-threads=1 --nocapture
 END
 xorriso -report_about WARNING -as mkisofs -quiet -o "$work/disc.iso" -b isolinux.bin -no-emul-boot -boot-load-size 4 -boot-info-table "$work/disc"
 
@@ -93,4 +93,7 @@ until grep -q 'end Kernel panic' "$work/serial"; do
 done
 sleep 2
 sed 's/\[ *[0-9]*\.[0-9]*\] .*//' "$work/serial" | grep -v $'^\r*$'
-grep -q 'exitcode=0x00000000' "$work/serial" && grep -q 'tiles: instructions and model agree' "$work/serial"
+grep -q 'exitcode=0x00000000' "$work/serial"
+for said in 'instructions and model agree' 'instructions and model agree on bytes' 'products of bytes and dot products agree'; do
+    grep -q "tiles: $said"$'\r*$' "$work/serial"
+done
