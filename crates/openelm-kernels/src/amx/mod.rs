@@ -184,7 +184,8 @@ mod tests {
         for (seed, shape) in BYTE_SHAPES.into_iter().cycle().take(70).enumerate() {
             let bytes = Bytes::any(shape, 3 * seed as u64);
             // SAFETY: the instructions are available.
-            assert!(unsafe { bytes.probe::<Hardware>() == bytes.probe::<Model>() }, "{shape:?}, {seed}");
+            let (found, expected) = unsafe { (bytes.probe::<Hardware>(), bytes.probe::<Model>()) };
+            assert_eq!(found, expected, "{shape:?}, {seed}");
         }
         println!("tiles: instructions and model agree on bytes");
     }
