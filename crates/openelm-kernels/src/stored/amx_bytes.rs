@@ -23,9 +23,9 @@ const WORD: usize = 4;
 /// Blocks of 32 columns of a panel's weights.
 pub(super) struct Panel {
     pub(super) blocks: usize,
-    /// [block][group of 4][column][4 bytes]
+    /// `[block][group of 4][column][4 bytes]`
     pub(super) levels: *const u32,
-    /// [block][column], [`STRIP`] apart; so are the offsets.
+    /// `[block][column]`, blocks [`STRIP`] apart; so are the offsets.
     pub(super) scales: *const f32,
     pub(super) offsets: *const f32,
     /// The level of all weights that stands for 0. Without one, offsets count.
@@ -160,7 +160,7 @@ mod tests {
 
     /// Values of every size; now and then a block of equal size, whose levels are the greatest, of one sign or of both.
     fn value(i: usize) -> f32 {
-        let (block, odd) = (i / 32, i * i % 3 == 0);
+        let (block, odd) = (i / 32, (i * i).is_multiple_of(3));
         match block % 5 {
             0 => 0.7,
             1 => -0.7,
