@@ -17,7 +17,8 @@ pub enum Isa {
     Avx512,
     /// The same with dot products of bf16 pairs and of bytes (VNNI, which every such processor has).
     Avx512Bf16,
-    /// The same with products of tiles of bf16 (AMX), for matrix products of bf16 alone. Tested under emulation, never timed.
+    /// The same with products of tiles of bf16 and of bytes (AMX), for matrix products of bf16 and of many tokens with quantised weights.
+    /// Tested under emulation, never timed.
     Amx,
     /// Arm's NEON, which every processor of 64 bits has, 4 registers for 16 lanes.
     Neon,

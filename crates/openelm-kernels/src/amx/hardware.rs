@@ -49,11 +49,28 @@ impl Tiles for Hardware {
     }
 
     #[inline(always)]
+    unsafe fn zero<const TILE: usize>(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { asm!("tilezero tmm{tile}", tile = const TILE, options(nomem, nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
     unsafe fn multiply<const SUM: usize, const LEFT: usize, const RIGHT: usize>(&mut self) {
         // SAFETY: the caller's promise.
         unsafe {
             asm!(
                 "tdpbf16ps tmm{sum}, tmm{left}, tmm{right}", sum = const SUM, left = const LEFT, right = const RIGHT,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_bytes<const SUM: usize, const LEFT: usize, const RIGHT: usize>(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!(
+                "tdpbsud tmm{sum}, tmm{left}, tmm{right}", sum = const SUM, left = const LEFT, right = const RIGHT,
                 options(nomem, nostack, preserves_flags),
             );
         }
@@ -72,7 +89,7 @@ impl Tiles for Hardware {
     }
 }
 
-/// Whether the processor has tiles and products of bf16, and the system lets this process use them. Asks the system once.
+/// Whether the processor has tiles and their products of bf16 and of bytes, and the system lets this process use them. Asks the system once.
 pub(crate) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     // AVX comes with the instruction that says which registers are switched on.
@@ -80,8 +97,8 @@ pub(crate) fn is_available() -> bool {
 }
 
 fn has_tiles() -> bool {
-    const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
-    __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES
+    const BF16_TILES_BYTES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_TILES_BYTES == BF16_TILES_BYTES
 }
 
 /// Whether the system has switched on the tiles and their shapes.

@@ -36,10 +36,15 @@ pub(crate) struct Shapes {
 impl Shapes {
     /// Tiles of these numbers of rows (at most 16), each of 16 words. One without rows cannot be used.
     pub(crate) fn new(rows: [usize; COUNT]) -> Self {
+        Self::of_words(rows.map(|rows| (rows, SIDE)))
+    }
+
+    /// Tiles of these numbers of rows and of words of each row, at most 16 both. One without rows cannot be used.
+    pub(crate) fn of_words(tiles: [(usize, usize); COUNT]) -> Self {
         let mut shapes = Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        for (tile, rows) in rows.into_iter().enumerate().filter(|(_, rows)| *rows > 0) {
-            debug_assert!(rows <= SIDE, "{rows} rows in a tile");
-            shapes.row_bytes[tile] = ROW as u16;
+        for (tile, (rows, words)) in tiles.into_iter().enumerate().filter(|(_, (rows, _))| *rows > 0) {
+            debug_assert!(rows <= SIDE && (1..=SIDE).contains(&words), "{rows} rows of {words} words in a tile");
+            shapes.row_bytes[tile] = (words * ROW / SIDE) as u16;
             shapes.rows[tile] = rows as u8;
         }
         shapes
@@ -50,14 +55,17 @@ impl Shapes {
 ///
 /// # Safety
 /// Methods need the instructions, [`configure`](Self::configure) before all others, tiles below 8 that have rows, and pointers valid for
-/// the rows of the tile, 64 bytes each.
+/// the rows of the tile, as wide as their shape says.
 pub(crate) trait Tiles: Default {
     /// Sets the shapes, and all tiles to 0.
     unsafe fn configure(&mut self, shapes: &Shapes);
     unsafe fn load<const TILE: usize>(&mut self, from: *const u8, stride: usize);
     unsafe fn store<const TILE: usize>(&mut self, to: *mut u8, stride: usize);
+    unsafe fn zero<const TILE: usize>(&mut self);
     /// SUM [m, n] (f32) += LEFT [m, 16 pairs] · RIGHT [16 pairs, n], pairs of bf16.
     unsafe fn multiply<const SUM: usize, const LEFT: usize, const RIGHT: usize>(&mut self);
+    /// SUM [m, n] (i32) += LEFT [m, k fours] · RIGHT [k fours, n], fours of bytes: signed on the left, unsigned on the right. Sums wrap.
+    unsafe fn multiply_bytes<const SUM: usize, const LEFT: usize, const RIGHT: usize>(&mut self);
     /// Gives the registers back, so that the system need not save them any more.
     unsafe fn release(&mut self);
 }
@@ -83,6 +91,103 @@ mod tests {
             tiles.release();
         }
         out
+    }
+
+    /// Shapes of a product of bytes: rows, words of the inner dimension, columns.
+    const BYTE_SHAPES: [[usize; 3]; 7] =
+        [[1, 1, 1], [2, 8, SIDE], [15, 7, 16], [SIDE, 8, SIDE], [3, SIDE, 5], [SIDE, SIDE, SIDE], [9, 2, 15]];
+
+    /// Operands of a product of bytes: left [rows, 4 · words], right [words, columns, 4] and sums [rows, columns].
+    struct Bytes {
+        shape: [usize; 3],
+        left: Vec<i8>,
+        right: Vec<u8>,
+        sums: Vec<i32>,
+    }
+
+    impl Bytes {
+        /// Any bytes, of which every second is an extreme one, and sums that often leave the range.
+        fn any(shape: [usize; 3], seed: u64) -> Self {
+            let [rows, words, columns] = shape;
+            let bits =
+                |count: usize, seed: u64| values(count, seed, true).into_iter().map(|value| value.to_bits().wrapping_mul(0x9e37_79b1) >> 7);
+            let left = bits(4 * rows * words, seed).map(|bits| [bits as i8, -128, bits as i8, 127][bits as usize >> 8 & 3]).collect();
+            let right = bits(4 * words * columns, seed + 1).map(|bits| [bits as u8, 255, bits as u8, 0][bits as usize >> 8 & 3]).collect();
+            let sums = bits(rows * columns, seed + 2).map(|bits| [bits as i32, i32::MIN + 9, i32::MAX - 9, 0][bits as usize & 3]).collect();
+            Self { shape, left, right, sums }
+        }
+
+        /// Multiplies once onto the sums and once onto zeros, and gives both.
+        unsafe fn probe<T: Tiles>(&self) -> [Vec<i32>; 2] {
+            let [rows, words, columns] = self.shape;
+            let mut tiles = T::default();
+            let mut out = [vec![0; rows * columns], vec![1; rows * columns]];
+            let stride = 4 * columns;
+            // SAFETY: the caller has the instructions; every vector has its tile's shape.
+            unsafe {
+                let sum = (rows, columns);
+                tiles.configure(&Shapes::of_words([sum, sum, (rows, words), (words, columns), (0, 0), (0, 0), (0, 0), (0, 0)]));
+                tiles.load::<0>(self.sums.as_ptr().cast(), stride);
+                tiles.load::<1>(self.sums.as_ptr().cast(), stride);
+                tiles.load::<2>(self.left.as_ptr().cast(), 4 * words);
+                tiles.load::<3>(self.right.as_ptr(), stride);
+                tiles.zero::<1>();
+                tiles.multiply_bytes::<0, 2, 3>();
+                tiles.multiply_bytes::<1, 2, 3>();
+                tiles.store::<0>(out[0].as_mut_ptr().cast(), stride);
+                tiles.store::<1>(out[1].as_mut_ptr().cast(), stride);
+                tiles.release();
+            }
+            out
+        }
+
+        fn expected(&self) -> [Vec<i32>; 2] {
+            let [rows, words, columns] = self.shape;
+            let product = |row: usize, column: usize| {
+                let left = &self.left[4 * words * row..][..4 * words];
+                let terms = left
+                    .iter()
+                    .enumerate()
+                    .map(|(k, left)| i64::from(*left) * i64::from(self.right[k / 4 * 4 * columns + 4 * column + k % 4]));
+                terms.sum::<i64>()
+            };
+            let products: Vec<_> = (0..rows * columns).map(|at| product(at / columns, at % columns)).collect();
+            let sums = products.iter().zip(&self.sums).map(|(product, sum)| (i64::from(*sum) + product) as i32).collect();
+            [sums, products.into_iter().map(|product| product as i32).collect()]
+        }
+    }
+
+    #[test]
+    fn the_model_multiplies_bytes() {
+        for (seed, shape) in BYTE_SHAPES.into_iter().enumerate() {
+            let mut bytes = Bytes::any(shape, seed as u64);
+            // SAFETY: the model needs no instructions.
+            assert_eq!(unsafe { bytes.probe::<Model>() }, bytes.expected(), "{shape:?}");
+            for extreme in [-128, 127] {
+                bytes.left.fill(extreme);
+                bytes.right.fill(255);
+                let product = i32::from(extreme) * 255 * 4 * shape[1] as i32;
+                // SAFETY: as above.
+                let [onto_sums, products] = unsafe { bytes.probe::<Model>() };
+                assert!(products.iter().all(|found| *found == product), "{shape:?}");
+                assert!(onto_sums.iter().zip(&bytes.sums).all(|(found, sum)| *found == sum.wrapping_add(product)), "{shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_instructions_multiply_bytes_as_the_model_does() {
+        if !is_available() {
+            println!("tiles: none here, not tested");
+            return;
+        }
+        for (seed, shape) in BYTE_SHAPES.into_iter().cycle().take(70).enumerate() {
+            let bytes = Bytes::any(shape, 3 * seed as u64);
+            // SAFETY: the instructions are available.
+            let (found, expected) = unsafe { (bytes.probe::<Hardware>(), bytes.probe::<Model>()) };
+            assert_eq!(found, expected, "{shape:?}, {seed}");
+        }
+        println!("tiles: instructions and model agree on bytes");
     }
 
     /// Bit patterns that a product may meet: ordinary values, very small and large ones, denormals, zeros, infinities.

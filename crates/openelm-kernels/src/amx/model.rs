@@ -1,5 +1,5 @@
 //! The tile registers in ordinary code, after the operation sections of Intel's manual (volume 2: LDTILECFG, TILELOADD, TILESTORED,
-//! TDPBF16PS). Where the processor would raise a fault the model panics.
+//! TILEZERO, TDPBF16PS, TDPBSUD). Where the processor would raise a fault the model panics.
 
 use super::{COUNT, ROW, SIDE, Shapes, Tiles};
 use crate::simd::widen_half;
@@ -16,6 +16,14 @@ impl Model {
         let (rows, bytes) = self.shapes[tile];
         assert!(rows > 0 && bytes > 0, "tile {tile} is not configured");
         (rows, bytes)
+    }
+
+    /// Rows, words of the inner dimension and columns of a product.
+    fn product<const SUM: usize, const LEFT: usize, const RIGHT: usize>(&self) -> (usize, usize, usize) {
+        let ((rows, bytes), (left_rows, left_bytes), (right_rows, right_bytes)) = (self.shape(SUM), self.shape(LEFT), self.shape(RIGHT));
+        assert!(SUM != LEFT && SUM != RIGHT && LEFT != RIGHT, "three tiles take part");
+        assert!(left_rows == rows && right_bytes == bytes && right_rows == left_bytes / 4, "shapes of a product of tiles");
+        (rows, right_rows, bytes / 4)
     }
 }
 
@@ -60,24 +68,41 @@ impl Tiles for Model {
         }
     }
 
+    unsafe fn zero<const TILE: usize>(&mut self) {
+        self.shape(TILE);
+        self.tiles[TILE] = [[0; SIDE]; SIDE];
+    }
+
     unsafe fn multiply<const SUM: usize, const LEFT: usize, const RIGHT: usize>(&mut self) {
-        let ((rows, bytes), (left_rows, left_bytes), (right_rows, right_bytes)) = (self.shape(SUM), self.shape(LEFT), self.shape(RIGHT));
-        assert!(SUM != LEFT && SUM != RIGHT && LEFT != RIGHT, "three tiles take part");
-        assert!(left_rows == rows && right_bytes == bytes && right_rows == left_bytes / 4, "shapes of a product of tiles");
+        let (rows, inner, columns) = self.product::<SUM, LEFT, RIGHT>();
         for row in 0..rows {
             // The first and the second values of the pairs have sums of their own, each with one rounding a product.
             let mut sums = [[0.0_f32; 2]; SIDE];
-            for k in 0..left_bytes / 4 {
+            for k in 0..inner {
                 let left = pair(self.tiles[LEFT][row][k]);
-                for (sums, right) in sums.iter_mut().zip(self.tiles[RIGHT][k]).take(bytes / 4) {
+                for (sums, right) in sums.iter_mut().zip(self.tiles[RIGHT][k]).take(columns) {
                     let right = pair(right);
                     for half in 0..2 {
                         sums[half] = flush(left[half].mul_add(right[half], sums[half]));
                     }
                 }
             }
-            for (to, [first, second]) in self.tiles[SUM][row].iter_mut().zip(sums).take(bytes / 4) {
+            for (to, [first, second]) in self.tiles[SUM][row].iter_mut().zip(sums).take(columns) {
                 *to = flush(flush(f32::from_bits(*to)) + flush(first + second)).to_bits();
+            }
+        }
+    }
+
+    unsafe fn multiply_bytes<const SUM: usize, const LEFT: usize, const RIGHT: usize>(&mut self) {
+        let (rows, inner, columns) = self.product::<SUM, LEFT, RIGHT>();
+        for row in 0..rows {
+            for k in 0..inner {
+                let left = self.tiles[LEFT][row][k].to_le_bytes().map(|level| i32::from(level as i8));
+                let right = self.tiles[RIGHT][k];
+                for (sum, right) in self.tiles[SUM][row].iter_mut().zip(right).take(columns) {
+                    let products = left.into_iter().zip(right.to_le_bytes()).map(|(left, right)| left * i32::from(right));
+                    *sum = sum.wrapping_add_signed(products.sum());
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The product of many activations in 8 bits with quantised weights, with dot products of bytes: of AVX-512, or of NEON.
+//! The product of many activations in 8 bits with quantised weights, with dot products of bytes (of AVX-512, or of NEON) or
+//! products of tiles of them (AMX).
 //!
 //! A task takes a strip of columns (rows of the weights): it unpacks them block by block into panels [group of 4][column][4 bytes] with
 //! the scales of every 32, and goes over all tokens; the sums of a strip stay in the second-level cache.
@@ -10,6 +11,8 @@ use std::arch::x86_64::*;
 
 use openelm_formats::DType;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx_bytes;
 #[cfg(target_arch = "x86_64")]
 use super::avx512_blocks::Blocks512;
 use super::byte_rows::ByteRows;
@@ -32,9 +35,18 @@ const PANELS: usize = 2;
 pub(super) const STRIP: usize = PANELS * WIDTH;
 /// Values of the inner dimension that are unpacked at a time: a multiple of every type's block.
 const INNER: usize = 512;
-/// Rows of a tile.
+/// Rows of a tile of dot products.
 #[cfg(target_arch = "x86_64")]
 const HEIGHT: usize = 6;
+
+/// Rows of a tile.
+fn height(isa: Isa) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => amx_bytes::HEIGHT,
+        _ => HEIGHT,
+    }
+}
 
 /// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with dot products of bytes.
 pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
@@ -65,6 +77,7 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
     let level_words = PANELS * INNER / 4 * WIDTH;
     let scale_words = INNER / BLOCK * STRIP;
     let row_words = WIDTH * INNER / 4;
+    let most = height(cpu.isa);
     cpu.threads.for_each(n.div_ceil(STRIP), |task| {
         let first = task * STRIP;
         let width = STRIP.min(n - first);
@@ -83,11 +96,11 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
                 // size of a whole block.
                 unsafe {
                     let shift = unpack(cpu.isa, rows, first, width, begin, inner, row_space, &mut panels);
-                    for tile in (0..tokens).step_by(HEIGHT) {
-                        let height = HEIGHT.min(tokens - tile);
+                    for tile in (0..tokens).step_by(most) {
+                        let height = most.min(tokens - tile);
                         for panel in 0..width.div_ceil(WIDTH) {
                             let to = sums.as_mut_ptr().add(tile * STRIP + panel * WIDTH);
-                            multiply(height, x, tile, begin, inner, &panels, panel, shift, to);
+                            multiply(cpu.isa, height, x, tile, begin, inner, &panels, panel, shift, to);
                         }
                     }
                 }
@@ -222,6 +235,7 @@ unsafe fn unpack_row<B: Blocks512>(bytes: *const u8, begin: usize, inner: usize,
 /// As in [`byte_product`].
 #[allow(clippy::too_many_arguments)]
 unsafe fn multiply(
+    #[cfg_attr(target_arch = "aarch64", allow(unused_variables))] isa: Isa,
     height: usize,
     x: &ByteRows,
     tile: usize,
@@ -247,6 +261,11 @@ unsafe fn multiply(
             per_row,
         };
         let blocks = inner / BLOCK;
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Amx {
+            let panel = amx_bytes::Panel { blocks, levels, scales, offsets, zero: shift };
+            return amx_bytes::tile_product(height, &side, &panel, to);
+        }
         #[cfg(target_arch = "aarch64")]
         macro_rules! by_height {
             ($($rows:literal)*) => {
@@ -281,7 +300,7 @@ pub(super) struct Side {
     pub(super) scales: *const f32,
     /// For levels that stand above a zero other than 0.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
-    totals: *const i32,
+    pub(super) totals: *const i32,
     pub(super) sums: *const f32,
     pub(super) per_row: usize,
 }

@@ -7,6 +7,8 @@
 //! them, nor on the other rows.
 
 #[cfg(target_arch = "x86_64")]
+mod amx_bytes;
+#[cfg(target_arch = "x86_64")]
 mod avx2_rows;
 #[cfg(target_arch = "x86_64")]
 mod avx512_blocks;
