@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
-use openelm_checkpoint::Weights;
 use openelm_infer::{BurnDecoder, Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
 use openelm_model::{ModelConfig, OpenElm, Precision};
 use openelm_tokenizer::Tokenizer;
