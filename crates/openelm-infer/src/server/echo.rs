@@ -8,8 +8,8 @@ use openelm_tokenizer::Tokenizer;
 
 use crate::server::logprobs::TokenLogprob;
 
-/// Logits of prompts that exist in a step: 64 MiB of f32.
-pub(super) const MOST_LOGITS: usize = 16 << 20;
+/// Logits of prompts that are made in a step: 32 MiB of f32, and as much again where an engine copies those of several sequences.
+pub(super) const MOST_LOGITS: usize = 8 << 20;
 
 /// What a step said of a row.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use openelm_infer::server::ServerSettings;
 use openelm_infer::{Decoder, Draft};
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answers::{COMPLETIONS, streamed, with};
 use crate::client::{get, post};
-use crate::model::{CONTEXT, decoder, serve_with, server};
+use crate::model::{Bent, CONTEXT, decoder, serve_with, server};
 
 fn counted(address: SocketAddr, name: &str) -> f64 {
     let metrics = get(address, "/metrics").body;
@@ -89,4 +91,18 @@ fn a_sure_guess_saves_steps() {
     // The prompt with the first token, then five tokens a step. The last step may end after its answer is told.
     assert!(counted(server.address(), "openelm_step_seconds_count ") <= 11.0);
     assert_eq!(counted(server.address(), "openelm_accepted_tokens_total "), 40.0);
+}
+
+#[test]
+fn a_draft_that_fails_ends_its_own_answer() {
+    let model: Arc<dyn Decoder> = Arc::new(decoder());
+    let small = Arc::new(Bent::new(Duration::ZERO));
+    let draft = Draft::model(Arc::clone(&small) as Arc<dyn Decoder>, &*model, 4).unwrap();
+    let settings = ServerSettings { context: Some(CONTEXT), ..ServerSettings::default() };
+    let server = serve_with(model, Some(draft), settings);
+    let request = json!({"prompt": "the small bird", "max_tokens": 20, "temperature": 0});
+    let whole = post(server.address(), COMPLETIONS, &request).ok();
+    small.fails.store(true, Ordering::SeqCst);
+    assert_eq!(post(server.address(), COMPLETIONS, &request).status, 500);
+    same(&post(server.address(), COMPLETIONS, &request).ok()["choices"], &whole["choices"]);
 }
