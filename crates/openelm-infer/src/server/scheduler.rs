@@ -134,7 +134,7 @@ impl Scheduler {
         let beginning = if wishes.echo && wishes.logprobs.is_some() { &[] } else { &*sequence.prompt };
         let cache = self.caches.take(beginning, running, self.decoder.as_ref());
         self.metrics.prompt_tokens_reused.add(cache.length());
-        let draft = self.draft.as_ref().map(|draft| draft.another(self.context));
+        let draft = self.draft.as_ref().filter(|_| wishes.max_tokens > 1).map(|draft| draft.another(self.context));
         self.rows.push(Row::new(sequence, request, sampler, cache, draft, &self.tokenizer));
         if self.rows.last_mut().is_some_and(Row::tell_prompt) {
             self.release(self.rows.len() - 1);
