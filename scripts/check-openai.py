@@ -5,8 +5,8 @@
     openelm serve WEIGHTS --port 8080 &
     venv/bin/python scripts/check-openai.py http://127.0.0.1:8080 [--key KEY]
 
-Completions and chat, whole and streamed, with several answers, stop strings, seeds and log-probabilities, and the errors that the
-package knows.
+Completions and chat, whole and streamed, with several answers, stop strings, seeds, log-probabilities and prompts that are told and scored,
+and the errors that the package knows.
 """
 
 import argparse
@@ -56,6 +56,29 @@ def completions(client, model):
     scored = client.completions.create(**base, temperature=0, logprobs=3).choices[0].logprobs
     check(len(scored.tokens) == len(scored.token_logprobs) == len(scored.top_logprobs) == whole.usage.completion_tokens, "log-probabilities")
     check(all(math.isclose(max(top.values()), own) for top, own in zip(scored.top_logprobs, scored.token_logprobs)), "the greedy token is the likeliest")
+
+
+def echo(client, model):
+    base = dict(model=model, prompt="Once upon a time there was", temperature=0, logprobs=2)
+    scored = client.completions.create(**base, echo=True, max_tokens=0)
+    choice, usage = scored.choices[0], scored.usage
+    check(choice.text == base["prompt"] and choice.finish_reason == "length", "a prompt that is told")
+    logprobs = choice.logprobs
+    check(len(logprobs.tokens) == usage.prompt_tokens == usage.total_tokens, "and scored, without an answer")
+    check(logprobs.token_logprobs[0] is None and logprobs.top_logprobs[0] is None, "but for its first token")
+    check(all(own < 0 and max(top.values()) >= own for own, top in zip(logprobs.token_logprobs[1:], logprobs.top_logprobs[1:])), "with the likeliest")
+    longer = client.completions.create(**base, echo=True, max_tokens=8)
+    answer = client.completions.create(**base, max_tokens=8)
+    check(longer.choices[0].text == base["prompt"] + answer.choices[0].text, "a prompt with its answer")
+    # The answer's own log-probabilities are those that it gets as a part of a prompt.
+    again = client.completions.create(**{**base, "prompt": longer.choices[0].text}, echo=True, max_tokens=0).choices[0].logprobs
+    pairs = list(zip(again.token_logprobs, longer.choices[0].logprobs.token_logprobs))
+    if again.tokens == longer.choices[0].logprobs.tokens:
+        check(all(math.isclose(one, other, abs_tol=0.1) for one, other in pairs[1:]), "scores alike as a prompt")
+    chunks = list(client.completions.create(**base, echo=True, max_tokens=8, stream=True))
+    check("".join(chunk.choices[0].text for chunk in chunks) == longer.choices[0].text, "the same as a stream")
+    batch = client.completions.create(model=model, prompt=[[1, 5, 7], [1, 9]], echo=True, max_tokens=0, logprobs=0)
+    check([len(choice.logprobs.token_logprobs) for choice in batch.choices] == [3, 2], "prompts of ids")
 
 
 def chat(client, model):
@@ -132,6 +155,7 @@ def main():
     model = client.models.list().data[0].id
     check(client.models.retrieve(model).id == model, f"the model {model}, with openai {openai.__version__}")
     completions(client, model)
+    echo(client, model)
     chat(client, model)
     errors(client, model)
     asyncio.run(together(arguments.address, arguments.key, model))

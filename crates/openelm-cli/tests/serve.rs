@@ -49,6 +49,25 @@ fn serves_what_generate_says_and_ends_when_told() {
 }
 
 #[test]
+fn guesses_leave_the_text_alone() {
+    let ground = Ground::new();
+    ground.finished_run("run");
+    let call = ["generate", "run", "--prompt", "the small bird", "--max-new-tokens", "40", "--ignore-eos", "--json"];
+    let generated = ground.call(call).succeeds().json();
+    let request = json!({"prompt": "the small bird", "max_tokens": 40, "temperature": 0, "ignore_eos": true});
+    for guesses in [&["--lookup", "4"][..], &["--draft", "run", "--draft-tokens", "3"]] {
+        let (_server, address) = serve(&ground, &[guesses, &["--context", "128"]].concat());
+        assert_eq!(post(address, COMPLETIONS, &request).ok()["choices"][0]["text"], generated["text"], "{guesses:?}");
+        let metrics = get(address, "/metrics").body;
+        assert!(
+            metrics.contains("\nopenelm_accepted_tokens_total ") && !metrics.contains("\nopenelm_accepted_tokens_total 0\n"),
+            "{metrics}"
+        );
+    }
+    ground.call(["serve", "run", "--port", "0", "--draft", "nothing"]).fails(&["nothing at this path"]);
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let ground = Ground::new();
     ground.finished_run("run");

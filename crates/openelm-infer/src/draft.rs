@@ -4,6 +4,8 @@
 //! What must stay true: a guess depends on the tokens before it alone. The model draws every token itself and keeps a guess only where
 //! it drew the same, so that the text, and under sampling its distribution, are those of decoding without guesses.
 
+use std::sync::Arc;
+
 use crate::decoder::{Cache, Decoder, Run, Wanted};
 use crate::error::InferError;
 
@@ -12,22 +14,22 @@ const LONGEST: usize = 4;
 
 /// Where guesses come from.
 #[derive(Debug)]
-pub struct Draft<'a> {
-    source: Source<'a>,
+pub struct Draft {
+    source: Source,
     tokens: usize,
 }
 
-enum Source<'a> {
+enum Source {
     Lookup,
     Model {
-        decoder: &'a dyn Decoder,
+        decoder: Arc<dyn Decoder>,
         cache: Cache,
         /// What the cache holds.
         read: Vec<u32>,
     },
 }
 
-impl<'a> Draft<'a> {
+impl Draft {
     /// Guesses up to `tokens` tokens from earlier places in the text where the same tokens stand ("prompt lookup").
     pub fn lookup(tokens: usize) -> Self {
         Self { source: Source::Lookup, tokens }
@@ -37,13 +39,24 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// When the vocabularies differ in size.
-    pub fn model(decoder: &'a dyn Decoder, target: &dyn Decoder, tokens: usize) -> Result<Self, InferError> {
+    pub fn model(decoder: Arc<dyn Decoder>, target: &dyn Decoder, tokens: usize) -> Result<Self, InferError> {
         let (draft, model) = (decoder.config().vocab_size, target.config().vocab_size);
         if draft != model {
             return Err(InferError::DraftVocabulary { draft, model });
         }
         let cache = decoder.cache(decoder.config().rope_max_length.min(target.config().rope_max_length));
         Ok(Self { source: Source::Model { decoder, cache, read: Vec::new() }, tokens })
+    }
+
+    /// One that guesses alike, for another sequence of at most `positions` positions.
+    pub fn another(&self, positions: usize) -> Self {
+        let source = match &self.source {
+            Source::Lookup => Source::Lookup,
+            Source::Model { decoder, cache, .. } => {
+                Source::Model { decoder: Arc::clone(decoder), cache: decoder.cache(cache.capacity().min(positions)), read: Vec::new() }
+            }
+        };
+        Self { source, tokens: self.tokens }
     }
 
     /// Guesses at a time, at most.
@@ -94,7 +107,7 @@ fn look_up(seen: &[u32], tokens: usize) -> &[u32] {
     &[]
 }
 
-impl std::fmt::Debug for Source<'_> {
+impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Lookup => "Lookup",

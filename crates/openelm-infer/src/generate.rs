@@ -63,7 +63,7 @@ pub fn generate(
     prompt: &[u32],
     sampler: &mut Sampler,
     limits: &Limits,
-    mut draft: Option<&mut Draft<'_>>,
+    mut draft: Option<&mut Draft>,
     mut receive: impl FnMut(u32) -> bool,
 ) -> Result<Generation, InferError> {
     let context = decoder.config().rope_max_length;

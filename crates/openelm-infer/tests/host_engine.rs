@@ -1,6 +1,8 @@
 //! The CPU engine against CoreNet's values, llama.cpp's, and the engine on burn's operations.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use openelm_checkpoint::{Device, Weights};
 use openelm_formats::DType;
 use openelm_infer::{
@@ -176,15 +178,16 @@ fn every_gguf_file_scores_as_in_llama_cpp() {
 fn guesses_change_the_speed_and_not_the_text() {
     let Some(folder) = reference() else { return };
     let open = |name: &str| HostDecoder::open(&Weights::open(&folder.join(name)).unwrap(), HostOptions::default()).unwrap();
-    let (target, small, other) = (open("gguf/5m-q8_0.gguf"), open("gguf/5m-Q4_0.gguf"), open("hf-tiny"));
+    let [target, small, other]: [Arc<dyn Decoder>; 3] =
+        ["gguf/5m-q8_0.gguf", "gguf/5m-Q4_0.gguf", "hf-tiny"].map(|name| Arc::new(open(name)) as Arc<dyn Decoder>);
     let prompt: Vec<u32> =
         serde_json::from_value(json(&folder.join("gguf/llama_cpp.json"))["models"]["5m-Q8_0.gguf"]["token_ids"].clone()).unwrap();
     let limits = Limits { max_new_tokens: 60, stop: Vec::new() };
     for settings in [SamplingSettings::default(), SamplingSettings { temperature: 0.9, top_p: 0.95, seed: 7, ..Default::default() }] {
-        let text = |draft: Option<&mut Draft<'_>>| {
+        let text = |draft: Option<&mut Draft>| {
             let mut sampler = Sampler::new(settings).unwrap();
             let mut received = Vec::new();
-            let made = generate(&target, &prompt, &mut sampler, &limits, draft, |id| {
+            let made = generate(&*target, &prompt, &mut sampler, &limits, draft, |id| {
                 received.push(id);
                 true
             });
@@ -197,10 +200,10 @@ fn guesses_change_the_speed_and_not_the_text() {
         for tokens in [1, 4, 7] {
             let mut drafts = [
                 Draft::lookup(tokens),
-                Draft::model(&small, &target, tokens).unwrap(),
-                Draft::model(&other, &target, tokens).unwrap(),
+                Draft::model(Arc::clone(&small), &*target, tokens).unwrap(),
+                Draft::model(Arc::clone(&other), &*target, tokens).unwrap(),
                 // A model that guesses itself is nearly always right.
-                Draft::model(&target, &target, tokens).unwrap(),
+                Draft::model(Arc::clone(&target), &*target, tokens).unwrap(),
             ];
             let made = drafts.each_mut().map(|draft| text(Some(draft)));
             for (draft, made) in drafts.iter().zip(&made) {

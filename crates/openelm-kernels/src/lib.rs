@@ -51,3 +51,7 @@ pub use stored::{StoredMatrix, StoredRows, stored_linear};
 pub use swiglu::{swiglu_backward, swiglu_forward};
 pub use threads::Threads;
 pub use values::{Values, ValuesMut};
+
+/// Tokens, of one sequence or of several, up to which reading takes hardly longer than one: the weights are gone through once, and
+/// getting them from memory is what takes the time.
+pub const FEW_TOKENS: usize = stored::MOST_TOKENS;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DecoderArguments, SamplingArguments};
+use super::{DecoderArguments, GuessArguments, SamplingArguments};
 
 #[derive(Debug, Args)]
 pub struct ServeArguments {
@@ -50,6 +50,8 @@ pub struct ServeArguments {
     /// The model's name for clients. Default: that of the folder or file that holds the weights.
     #[arg(long)]
     pub model_name: Option<String>,
+    #[command(flatten)]
+    pub guesses: GuessArguments,
     #[command(flatten)]
     pub model: ChatModelArguments,
 }

@@ -121,6 +121,16 @@ pub struct GenerateArguments {
     pub tokenizer: Option<PathBuf>,
     #[command(flatten)]
     pub decoder: DecoderArguments,
+    #[command(flatten)]
+    pub guesses: GuessArguments,
+    /// One JSON object with text, ids and speeds instead of a stream.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where guesses of the next tokens come from.
+#[derive(Debug, Args)]
+pub struct GuessArguments {
     /// Check up to so many guesses of the next tokens at a time, taken from where the same words stand earlier. The text stays the same.
     #[arg(long, value_name = "TOKENS", conflicts_with = "draft")]
     pub lookup: Option<usize>,
@@ -130,9 +140,6 @@ pub struct GenerateArguments {
     /// Guesses of the draft model at a time.
     #[arg(long, default_value_t = 5, requires = "draft")]
     pub draft_tokens: usize,
-    /// One JSON object with text, ids and speeds instead of a stream.
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Debug, Args)]

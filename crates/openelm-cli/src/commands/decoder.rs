@@ -3,10 +3,10 @@
 use anyhow::{Result, bail};
 use openelm_checkpoint::Weights;
 use openelm_formats::DType;
-use openelm_infer::{BurnDecoder, Decoder, HostDecoder, HostOptions, KvType};
+use openelm_infer::{BurnDecoder, Decoder, Draft, HostDecoder, HostOptions, KvType};
 use openelm_model::{Precision, open_device};
 
-use crate::args::{DecodeDtype, DecoderArguments, KvDtype};
+use crate::args::{DecodeDtype, DecoderArguments, GuessArguments, KvDtype};
 
 /// Opens `weights` as asked. OPENELM_KERNELS=off takes burn's operations on the CPU as well.
 pub(super) fn open_decoder(weights: &Weights, arguments: &DecoderArguments) -> Result<Box<dyn Decoder>> {
@@ -38,5 +38,16 @@ pub(super) fn decode_precision(dtype: DecodeDtype) -> Result<Precision> {
         DecodeDtype::Auto | DecodeDtype::F32 => Ok(Precision::F32),
         DecodeDtype::Bf16 => Ok(Precision::Bf16),
         DecodeDtype::F16 => bail!("--dtype f16 is for the kernels on the CPU\nhint: use bf16 or f32 on this device"),
+    }
+}
+
+/// The draft for `decoder` that the command line asks for.
+pub(super) fn open_draft(guesses: &GuessArguments, arguments: &DecoderArguments, decoder: &dyn Decoder) -> Result<Option<Draft>> {
+    match (&guesses.draft, guesses.lookup) {
+        (Some(path), _) => {
+            let small = open_decoder(&Weights::open(path)?, arguments)?;
+            Ok(Some(Draft::model(small.into(), decoder, guesses.draft_tokens)?))
+        }
+        (None, lookup) => Ok(lookup.map(Draft::lookup)),
     }
 }

@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
-use openelm_checkpoint::Weights;
-use openelm_infer::{BurnDecoder, Draft, Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
+use openelm_infer::{BurnDecoder, Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
 use openelm_model::{ModelConfig, OpenElm, Precision};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
 
 use super::adapter::open_weights;
-use super::{decoder::open_decoder, needed_tokenizer};
+use super::decoder::{open_decoder, open_draft};
+use super::needed_tokenizer;
 use crate::args::{GenerateArguments, SamplingArguments};
 use crate::config::SampleSection;
 
@@ -30,15 +30,7 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
         }
     };
     let decoder = open_decoder(&weights, &arguments.decoder)?;
-    let small = match &arguments.draft {
-        Some(path) => Some(open_decoder(&Weights::open(path)?, &arguments.decoder)?),
-        None => None,
-    };
-    let mut draft = match (&small, arguments.lookup) {
-        (Some(small), _) => Some(Draft::model(&**small, &*decoder, arguments.draft_tokens)?),
-        (None, Some(tokens)) => Some(Draft::lookup(tokens)),
-        (None, None) => None,
-    };
+    let mut draft = open_draft(&arguments.guesses, &arguments.decoder, &*decoder)?;
     let ids = prompt_ids(&tokenizer, &prompt);
     let limits = limits(&tokenizer, arguments.max_new_tokens, arguments.ignore_eos);
     let mut out = std::io::stdout().lock();

@@ -3,12 +3,14 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use openelm_infer::server::{ServedModel, Server, ServerSettings};
 
 use super::chat_model::ChatModel;
+use super::decoder::open_draft;
 use super::export::model_name;
 use crate::args::ServeArguments;
 
@@ -31,7 +33,8 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<()> {
     }
     let ChatModel { decoder, tokenizer, template } = ChatModel::open(&arguments.weights, &arguments.model)?;
     let name = arguments.model_name.clone().unwrap_or_else(|| model_name(&arguments.weights));
-    let model = ServedModel { name: name.clone(), decoder, tokenizer, template };
+    let draft = open_draft(&arguments.guesses, &arguments.model.decoder, &*decoder)?.map(Arc::new);
+    let model = ServedModel { name: name.clone(), decoder, draft, tokenizer, template };
     let server = Server::start(model, settings, SocketAddr::new(arguments.host, arguments.port))?;
     println!("serving {name} at http://{}", server.address());
     std::io::stdout().flush()?;

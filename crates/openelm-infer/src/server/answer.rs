@@ -28,8 +28,6 @@ pub(super) struct Choice {
     pub text: String,
     pub logprobs: Vec<TokenLogprob>,
     pub finish: Option<(FinishReason, Usage)>,
-    /// Characters of the tokens that were told before, in a stream.
-    offset: usize,
 }
 
 impl Heading {
@@ -51,7 +49,7 @@ impl Heading {
                 Endpoint::Completions => json!({
                     "index": index,
                     "text": choice.text,
-                    "logprobs": if logprobs { completion_logprobs(&choice.logprobs, 0) } else { Value::Null },
+                    "logprobs": if logprobs { completion_logprobs(&choice.logprobs) } else { Value::Null },
                     "finish_reason": finish,
                 }),
                 Endpoint::Chat => json!({
@@ -79,17 +77,12 @@ impl Heading {
     }
 
     /// More text of a choice.
-    pub fn piece(&self, index: usize, choice: &mut Choice, text: &str, logprob: Option<TokenLogprob>, with_usage: bool) -> Value {
+    pub fn piece(&self, index: usize, text: &str, logprobs: &[TokenLogprob], with_usage: bool) -> Value {
+        let told = |told: fn(&[TokenLogprob]) -> Value| if logprobs.is_empty() { Value::Null } else { told(logprobs) };
         let value = match self.endpoint {
-            Endpoint::Completions => {
-                let length = logprob.as_ref().map_or(0, |logprob| logprob.token.distinct().chars().count());
-                let logprobs = logprob.map_or(Value::Null, |logprob| completion_logprobs(&[logprob], choice.offset));
-                choice.offset += length;
-                json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": null})
-            }
+            Endpoint::Completions => json!({"index": index, "text": text, "logprobs": told(completion_logprobs), "finish_reason": null}),
             Endpoint::Chat => {
-                let logprobs = logprob.map_or(Value::Null, |logprob| chat_logprobs(&[logprob]));
-                json!({"index": index, "delta": {"content": text}, "logprobs": logprobs, "finish_reason": null})
+                json!({"index": index, "delta": {"content": text}, "logprobs": told(chat_logprobs), "finish_reason": null})
             }
         };
         self.chunk(value, with_usage)
@@ -146,30 +139,31 @@ fn usage(choices: &[Choice], per_prompt: usize) -> Value {
     })
 }
 
-/// `offset`: characters before the first of the tokens.
-fn completion_logprobs(tokens: &[TokenLogprob], mut offset: usize) -> Value {
-    let top = |token: &TokenLogprob| -> Map<String, Value> {
-        token.top.iter().map(|(text, logprob)| (text.distinct(), Value::from(*logprob))).collect()
+fn completion_logprobs(tokens: &[TokenLogprob]) -> Value {
+    // A byte and a piece may be the same text: the likelier of them is told.
+    let top = |token: &TokenLogprob| -> Option<Map<String, Value>> {
+        token.logprob.map(|_| {
+            let mut texts = Map::new();
+            for (text, logprob) in &token.top {
+                texts.entry(text.distinct()).or_insert_with(|| (*logprob).into());
+            }
+            texts
+        })
     };
-    let mut offsets = Vec::with_capacity(tokens.len());
-    for token in tokens {
-        offsets.push(offset);
-        offset += token.token.distinct().chars().count();
-    }
     json!({
         "tokens": tokens.iter().map(|token| token.token.distinct()).collect::<Vec<_>>(),
         "token_logprobs": tokens.iter().map(|token| token.logprob).collect::<Vec<_>>(),
         "top_logprobs": tokens.iter().map(top).collect::<Vec<_>>(),
-        "text_offset": offsets,
+        "text_offset": tokens.iter().map(|token| token.offset).collect::<Vec<_>>(),
     })
 }
 
 fn chat_logprobs(tokens: &[TokenLogprob]) -> Value {
-    let one = |text: &TokenText, logprob: f32| json!({"token": text.lossy(), "logprob": logprob, "bytes": text.bytes});
+    let one = |text: &TokenText, logprob: Option<f32>| json!({"token": text.lossy(), "logprob": logprob, "bytes": text.bytes});
     let content = tokens.iter().map(|token| {
         let mut value = one(&token.token, token.logprob);
         if let Some(fields) = value.as_object_mut() {
-            let top = token.top.iter().map(|(text, logprob)| one(text, *logprob));
+            let top = token.top.iter().map(|(text, logprob)| one(text, Some(*logprob)));
             fields.insert("top_logprobs".into(), top.collect());
         }
         value

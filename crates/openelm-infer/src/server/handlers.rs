@@ -141,10 +141,10 @@ impl Progress {
 async fn whole(mut progress: Progress, flight: &InFlight) -> Result<serde_json::Value, ApiError> {
     while !progress.is_whole() {
         match progress.next(flight).await? {
-            Event::Piece { choice, text, logprob } => {
+            Event::Piece { choice, text, logprobs } => {
                 if let Some(choice) = progress.choices.get_mut(choice) {
                     choice.text += &text;
-                    choice.logprobs.extend(logprob);
+                    choice.logprobs.extend(logprobs);
                 }
             }
             Event::Finished { choice, reason, usage } => {
@@ -194,9 +194,8 @@ async fn next_message(progress: &mut Progress, flight: &mut InFlight, mut stage:
             Stage::Opening(_) => Stage::Running,
             Stage::Running if progress.is_whole() => Stage::Usage,
             Stage::Running => match progress.next(flight).await {
-                Ok(Event::Piece { choice: index, text, logprob }) => {
-                    let choice = progress.choices.get_mut(index)?;
-                    let chunk = progress.heading.piece(index, choice, &text, logprob, with_usage);
+                Ok(Event::Piece { choice: index, text, logprobs }) => {
+                    let chunk = progress.heading.piece(index, &text, &logprobs, with_usage);
                     return Some((chunk.to_string(), Stage::Running));
                 }
                 Ok(Event::Finished { choice: index, reason, usage }) => {

@@ -24,6 +24,8 @@ pub(super) struct Wishes {
     pub ignore_eos: bool,
     /// Likeliest tokens to tell beside each one made.
     pub logprobs: Option<usize>,
+    /// Tell the prompt before the answer, with its log-probabilities where those are asked for.
+    pub echo: bool,
 }
 
 /// One answer to make.
@@ -31,6 +33,8 @@ pub(super) struct Wishes {
 pub(super) struct Sequence {
     /// Shared by the choices of a prompt.
     pub prompt: Arc<[u32]>,
+    /// The prompt as the client wrote it; `None` where it gave ids, or is not to be told it again.
+    pub echo: Option<Arc<str>>,
     pub choice: usize,
 }
 
@@ -69,8 +73,8 @@ impl FinishReason {
 /// What a client hears of its request.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// More of an answer; the text may be empty when it may yet become a stop string.
-    Piece { choice: usize, text: String, logprob: Option<TokenLogprob> },
+    /// More of an answer; the text may be empty when it may yet become a stop string. Several tokens only where the prompt is told.
+    Piece { choice: usize, text: String, logprobs: Vec<TokenLogprob> },
     /// An answer is whole.
     Finished { choice: usize, reason: FinishReason, usage: Usage },
     /// The whole request failed.

@@ -96,6 +96,9 @@ pub(super) struct Metrics {
     /// Tokens of prompts that an earlier sequence had read.
     pub prompt_tokens_reused: Counter,
     pub tokens_made: Counter,
+    /// Tokens that a draft guessed, and those of them that were then drawn.
+    pub guesses: Counter,
+    pub guesses_accepted: Counter,
     pub request_seconds: Histogram,
     pub queue_seconds: Histogram,
     pub first_token_seconds: Histogram,
@@ -123,6 +126,9 @@ impl Metrics {
         let help = "Prompt tokens taken over from an earlier sequence.";
         one("openelm_prompt_tokens_reused_total", "counter", help, self.prompt_tokens_reused.value());
         one("openelm_generated_tokens_total", "counter", "Tokens that were made.", self.tokens_made.value());
+        one("openelm_guessed_tokens_total", "counter", "Tokens that were guessed and checked.", self.guesses.value());
+        let help = "Guessed tokens that the model then made.";
+        one("openelm_accepted_tokens_total", "counter", help, self.guesses_accepted.value());
         one("openelm_requests_in_flight", "gauge", "Requests that are being answered or wait.", self.in_flight.value() as u64);
         one("openelm_queue_length", "gauge", "Requests that wait for a slot.", queued as u64);
         one("openelm_slots", "gauge", "Sequences that can be continued at once.", slots as u64);

@@ -8,6 +8,7 @@ mod answer;
 mod app;
 mod caches;
 mod connections;
+mod echo;
 mod error;
 mod fields;
 mod handlers;

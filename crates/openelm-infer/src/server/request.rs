@@ -43,6 +43,13 @@ pub(super) struct Prepared {
     pub include_usage: bool,
 }
 
+/// What is to be continued.
+struct Prompt {
+    ids: Vec<u32>,
+    /// As the client wrote it, where it wrote a text.
+    text: Option<String>,
+}
+
 /// Reads the body of a request. `context` positions hold a sequence.
 pub(super) fn prepare(endpoint: Endpoint, body: &[u8], model: &ServedModel, context: usize) -> Result<Prepared, ApiError> {
     let mut fields = Fields::parse(body)?;
@@ -54,52 +61,57 @@ pub(super) fn prepare(endpoint: Endpoint, body: &[u8], model: &ServedModel, cont
     };
     fields.finish()?;
     check_choices(prompts.len(), common.choices)?;
+    // The last token of a prompt is read for what follows it alone.
+    let room = context.saturating_add(usize::from(common.wishes.max_tokens == 0));
     for prompt in &prompts {
-        check_prompt(endpoint, prompt, vocabulary, context)?;
+        check_prompt(endpoint, &prompt.ids, vocabulary, room)?;
     }
     let choices = common.choices;
-    let sequences = prompts.into_iter().enumerate().flat_map(|(place, prompt)| {
-        let prompt: Arc<[u32]> = prompt.into();
-        (0..choices).map(move |choice| Sequence { prompt: Arc::clone(&prompt), choice: place * choices + choice })
+    let sequences = prompts.into_iter().enumerate().flat_map(|(place, Prompt { ids, text })| {
+        let (prompt, echo): (Arc<[u32]>, Option<Arc<str>>) = (ids.into(), text.filter(|_| common.wishes.echo).map(Arc::from));
+        (0..choices).map(move |choice| Sequence { prompt: Arc::clone(&prompt), echo: echo.clone(), choice: place * choices + choice })
     });
+    let sequences: Vec<Sequence> = sequences.collect();
     let Common { wishes, stream, include_usage, .. } = common;
-    Ok(Prepared { sequences: sequences.collect(), wishes, choices, stream, include_usage })
+    Ok(Prepared { sequences, wishes, choices, stream, include_usage })
 }
 
-fn completions(fields: &mut Fields, common: &mut Common, model: &ServedModel) -> Result<Vec<Vec<u32>>, ApiError> {
-    common.wishes.max_tokens = fields.integer("max_tokens", 1, u64::MAX)?.unwrap_or(COMPLETION_TOKENS) as usize;
+fn completions(fields: &mut Fields, common: &mut Common, model: &ServedModel) -> Result<Vec<Prompt>, ApiError> {
+    common.wishes.echo = fields.boolean("echo")?.unwrap_or(false);
+    // Without an answer there must be something else to tell.
+    let least = u64::from(!common.wishes.echo);
+    common.wishes.max_tokens = fields.integer("max_tokens", least, u64::MAX)?.unwrap_or(COMPLETION_TOKENS) as usize;
     common.wishes.logprobs = fields.integer("logprobs", 0, MOST_LOGPROBS)?.map(|count| count as usize);
-    fields.only("echo", |value| *value == false)?;
     fields.only("suffix", |value| value == "")?;
     fields.only("best_of", |value| value.as_u64() == Some(common.choices as u64))?;
     let prompt = fields.take("prompt").ok_or_else(|| ApiError::field("prompt", "prompt is missing"))?;
     let wrong = || ApiError::field("prompt", "prompt must be a string, a list of strings, a list of token ids, or a list of such lists");
     let ids = |values: &[Value]| {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
-        values.iter().map(id).collect::<Result<Vec<u32>, _>>()
+        Ok(Prompt { ids: values.iter().map(id).collect::<Result<_, _>>()?, text: None })
     };
-    let of_text = |text: &str| {
+    let of_text = |text: String| {
         let mut ids: Vec<u32> = model.tokenizer.bos_id().into_iter().collect();
-        model.tokenizer.encode_into(text, &mut ids);
-        ids
+        model.tokenizer.encode_into(&text, &mut ids);
+        Prompt { ids, text: Some(text) }
     };
-    match &prompt {
+    match prompt {
         Value::String(text) => Ok(vec![of_text(text)]),
         Value::Array(parts) if parts.is_empty() => Err(ApiError::field("prompt", "prompt is an empty list")),
-        Value::Array(parts) if parts.iter().all(Value::is_number) => Ok(vec![ids(parts)?]),
+        Value::Array(parts) if parts.iter().all(Value::is_number) => Ok(vec![ids(&parts)?]),
         Value::Array(parts) => {
-            let one = |part: &Value| match part {
+            let one = |part| match part {
                 Value::String(text) => Ok(of_text(text)),
-                Value::Array(values) => ids(values),
+                Value::Array(values) => ids(&values),
                 _ => Err(wrong()),
             };
-            parts.iter().map(one).collect()
+            parts.into_iter().map(one).collect()
         }
         _ => Err(wrong()),
     }
 }
 
-fn chat(fields: &mut Fields, common: &mut Common, model: &ServedModel) -> Result<Vec<Vec<u32>>, ApiError> {
+fn chat(fields: &mut Fields, common: &mut Common, model: &ServedModel) -> Result<Vec<Prompt>, ApiError> {
     let old = fields.integer("max_tokens", 1, u64::MAX)?;
     let limit = fields.integer("max_completion_tokens", 1, u64::MAX)?;
     common.wishes.max_tokens = limit.or(old).map_or(usize::MAX, |limit| limit as usize);
@@ -118,7 +130,8 @@ fn chat(fields: &mut Fields, common: &mut Common, model: &ServedModel) -> Result
     fields.only("modalities", |value| value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")))?;
     let messages = messages(fields.take("messages"))?;
     let ids = model.template.encode(&messages, &model.tokenizer, true);
-    Ok(vec![ids.map_err(|error| ApiError::field("messages", error.to_string()).with_code("chat_template"))?])
+    let ids = ids.map_err(|error| ApiError::field("messages", error.to_string()).with_code("chat_template"))?;
+    Ok(vec![Prompt { ids, text: None }])
 }
 
 fn messages(value: Option<Value>) -> Result<Vec<ChatMessage>, ApiError> {

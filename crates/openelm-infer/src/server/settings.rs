@@ -7,6 +7,7 @@ use std::time::Duration;
 use openelm_tokenizer::{ChatTemplate, Tokenizer};
 
 use crate::decoder::Decoder;
+use crate::draft::Draft;
 use crate::server::error::ServerError;
 
 /// A model with its text side.
@@ -15,6 +16,8 @@ pub struct ServedModel {
     /// Its name for clients.
     pub name: String,
     pub decoder: Arc<dyn Decoder>,
+    /// Guesses the next tokens of answers, which are then checked several at a time.
+    pub draft: Option<Arc<Draft>>,
     pub tokenizer: Tokenizer,
     pub template: ChatTemplate,
 }

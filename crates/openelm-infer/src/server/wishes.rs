@@ -52,6 +52,7 @@ pub(super) fn common(fields: &mut Fields, served: &str, vocabulary: usize) -> Re
         stop: stops(fields.take("stop"))?,
         ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
         logprobs: None,
+        echo: false,
     };
     let choices = fields.integer("n", 1, MOST_CHOICES)?.unwrap_or(1) as usize;
     let stream = fields.boolean("stream")?.unwrap_or(false);

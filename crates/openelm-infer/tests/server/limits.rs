@@ -68,7 +68,7 @@ fn wrong_requests_name_what_is_wrong() {
         (COMPLETIONS, json!({"prompt": "x", "logit_bias": {"the": 1}}), 400, "logit_bias", "\"the\""),
         (COMPLETIONS, json!({"prompt": "x", "logit_bias": {"1": 101}}), 400, "logit_bias", "-100 to 100"),
         (COMPLETIONS, json!({"prompt": "x", "logprobs": 21}), 400, "logprobs", "to 20"),
-        (COMPLETIONS, json!({"prompt": "x", "echo": true}), 400, "echo", "not supported"),
+        (COMPLETIONS, json!({"prompt": "x", "echo": "all"}), 400, "echo", "true or false"),
         (COMPLETIONS, json!({"prompt": "x", "best_of": 4}), 400, "best_of", "not supported"),
         (COMPLETIONS, json!({"prompt": "x", "suffix": "y"}), 400, "suffix", "not supported"),
         (COMPLETIONS, json!({"prompt": "x", "stream_options": {}}), 400, "stream_options", "streams alone"),
@@ -114,6 +114,7 @@ fn settings_that_allow_nothing_are_refused() {
         let model = ServedModel {
             name: "tiny".into(),
             decoder: Arc::new(Bent::new(Duration::ZERO)),
+            draft: None,
             tokenizer: tokenizer(),
             template: ChatTemplate::openelm_instruct().unwrap(),
         };
@@ -273,6 +274,7 @@ fn an_ending_server_does_not_wait_for_ever() {
     let model = ServedModel {
         name: "tiny".into(),
         decoder: Arc::new(Bent::new(STEP)),
+        draft: None,
         tokenizer: tokenizer(),
         template: ChatTemplate::openelm_instruct().unwrap(),
     };

@@ -3,5 +3,7 @@
 
 mod answers;
 mod client;
+mod echo;
+mod guesses;
 mod limits;
 mod model;

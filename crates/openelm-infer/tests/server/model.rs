@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use openelm_infer::server::{ServedModel, Server, ServerSettings};
-use openelm_infer::{BurnDecoder, Cache, Decoder, InferError, Limits, Run, Sampler, SamplingSettings, generate};
+use openelm_infer::{BurnDecoder, Cache, Decoder, Draft, InferError, Limits, Run, Sampler, SamplingSettings, generate};
 use openelm_model::{ModelConfig, OpenElm, Precision, preset};
 use openelm_tokenizer::{BpeTraining, ChatTemplate, Tokenizer, train};
 
@@ -55,7 +55,12 @@ impl Decoder for Bent {
 }
 
 pub fn serve(decoder: Arc<dyn Decoder>, settings: ServerSettings) -> Server {
-    let model = ServedModel { name: "tiny".into(), decoder, tokenizer: tokenizer(), template: ChatTemplate::openelm_instruct().unwrap() };
+    serve_with(decoder, None, settings)
+}
+
+pub fn serve_with(decoder: Arc<dyn Decoder>, draft: Option<Draft>, settings: ServerSettings) -> Server {
+    let (draft, template) = (draft.map(Arc::new), ChatTemplate::openelm_instruct().unwrap());
+    let model = ServedModel { name: "tiny".into(), decoder, draft, tokenizer: tokenizer(), template };
     Server::start(model, ServerSettings { drain: Duration::from_secs(20), ..settings }, "127.0.0.1:0".parse().unwrap()).unwrap()
 }
 
