@@ -1,7 +1,7 @@
 //! The thread that owns the decoder: continuous batching over slots.
 //!
-//! Every step reads one token of each running answer, with guesses of the next ones where there is a draft, and a piece of the prompts that are not read yet, so that a long prompt does
-//! not hold the others up. What must stay true: an answer depends on its own request alone, but for the rounding of the decoder; a
+//! Every step reads one token of each running answer, with guesses of the next ones where there is a draft, and a piece of the prompts
+//! that are not read yet, so that a long prompt does not hold the others up. What must stay true: an answer depends on its own request alone, but for the rounding of the decoder; a
 //! client that has gone gives its slot back before the next step; a step that fails ends the answers in it and no others.
 
 use std::collections::VecDeque;

@@ -97,7 +97,7 @@ macro_rules! rows_body {
                     // lanes below `W` in the target.
                     unsafe {
                         let mut block = [_mm512_setzero_si512(); 16];
-                        let here = last_lane - first_lane;
+                        let here = last_lane.saturating_sub(first_lane);
                         if here == 16 && inner - at >= 16 * unit.values() {
                             // Whole rows are loaded without a question for each.
                             for (lane, row) in block.iter_mut().enumerate() {
