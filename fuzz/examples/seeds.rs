@@ -105,7 +105,9 @@ fn gguf(folder: &Path) -> Result<()> {
 }
 
 fn safetensors(folder: &Path) -> Result<()> {
-    let infos: Vec<_> = DType::PLAIN.into_iter().map(|dtype| TensorInfo::new(format!("t.{dtype}"), dtype, [2, 1])).collect();
+    let mut types = DType::PLAIN;
+    types.sort_by_key(|dtype| std::cmp::Reverse(dtype.size()));
+    let infos: Vec<_> = types.into_iter().map(|dtype| TensorInfo::new(format!("t.{dtype}"), dtype, [2, 1])).collect();
     let mut writer = SafetensorsWriter::create(&folder.join("plain"), &infos, &BTreeMap::from([("format".to_owned(), "pt".to_owned())]))?;
     for info in &infos {
         writer.write(&info.name, &vec![1; info.byte_len()])?;
