@@ -29,7 +29,10 @@ fn main() -> Result<()> {
     };
     gguf(&of("gguf")?)?;
     safetensors(&of("safetensors")?)?;
-    fs::write(of("safetensors_index")?.join("both"), br#"{"metadata":{"total_size":16},"weight_map":{"a":"s1.safetensors","b":"s2.safetensors"}}"#)?;
+    fs::write(
+        of("safetensors_index")?.join("both"),
+        br#"{"metadata":{"total_size":16},"weight_map":{"a":"s1.safetensors","b":"s2.safetensors"}}"#,
+    )?;
     torch(&of("torch_archive")?, &of("torch_pickle")?)?;
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/openelm-tokenizer/tests/fixtures");
     for entry in fs::read_dir(fixtures.join("models"))? {
@@ -159,8 +162,14 @@ fn tokenizer_json(folder: &Path) -> Result<()> {
             "bytes",
             r#"{"added_tokens":[{"id":3,"content":"<|endoftext|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],"normalizer":{"type":"NFC"},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},"decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}"#,
         ),
-        ("unigram", r#"{"model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0.0],["a",-1.0],["ab",-1.5]],"byte_fallback":false},"pre_tokenizer":{"type":"Metaspace","replacement":"\u2581","prepend_scheme":"always","split":true},"decoder":{"type":"Metaspace","replacement":"\u2581","prepend_scheme":"always","split":true}}"#),
-        ("pieces", r###"{"model":{"type":"WordPiece","vocab":{"[UNK]":0,"a":1,"##b":2},"unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100},"normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"BertPreTokenizer"},{"type":"Split","pattern":{"Regex":"\\d+|a(?=b)"},"behavior":"Isolated","invert":false}]},"decoder":{"type":"WordPiece","prefix":"##","cleanup":true}}"###),
+        (
+            "unigram",
+            r#"{"model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0.0],["a",-1.0],["ab",-1.5]],"byte_fallback":false},"pre_tokenizer":{"type":"Metaspace","replacement":"\u2581","prepend_scheme":"always","split":true},"decoder":{"type":"Metaspace","replacement":"\u2581","prepend_scheme":"always","split":true}}"#,
+        ),
+        (
+            "pieces",
+            r###"{"model":{"type":"WordPiece","vocab":{"[UNK]":0,"a":1,"##b":2},"unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100},"normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"BertPreTokenizer"},{"type":"Split","pattern":{"Regex":"\\d+|a(?=b)"},"behavior":"Isolated","invert":false}]},"decoder":{"type":"WordPiece","prefix":"##","cleanup":true}}"###,
+        ),
     ];
     for (name, json) in files {
         fs::write(folder.join(name), json)?;

@@ -37,7 +37,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Whether decoding gives back any text that was encoded: every character becomes a piece or bytes, and no piece is silent.
+/// Whether decoding gives back any text that was encoded: every character becomes a piece or bytes, no piece is silent, and the space has
+/// a piece of its own, for out of its bytes comes U+2581, as in SentencePiece.
 fn keeps_texts(tokenizer: &Tokenizer) -> bool {
     let ids = || 0..tokenizer.vocab_size() as u32;
     let mut texts = HashSet::new();
@@ -47,6 +48,11 @@ fn keeps_texts(tokenizer: &Tokenizer) -> bool {
             && tokenizer.token(id).is_some_and(|text| text.chars().count() == 1)
     });
     let bytes = ids().any(|id| tokenizer.kind(id) == Some(PieceKind::Byte));
+    let space = tokenizer.id_of("\u{2581}").and_then(|id| tokenizer.kind(id)) == Some(PieceKind::Normal);
     let rules = tokenizer.piece_rules();
-    bytes && distinct && !silent && rules.is_some_and(|rules| rules.bpe && rules.space_prefix && !rules.collapses_spaces && !rules.replaces_characters)
+    bytes
+        && space
+        && distinct
+        && !silent
+        && rules.is_some_and(|rules| rules.bpe && rules.space_prefix && !rules.collapses_spaces && !rules.replaces_characters)
 }

@@ -3,8 +3,18 @@
 use openelm_tokenizer::Tokenizer;
 
 /// Texts that meet the special cases: spaces, bytes, control tokens, characters of all lengths.
-pub const TEXTS: [&str; 10] =
-    ["", " ", "a", "  ab  c\n", "Hello, world! 123", "<s>the</s> <unk>", "é中😀\0\u{fffd}", "\u{2581}a \u{2581}", "<0x41>", "aaaaaaaaaaaaaaaaaaaab"];
+pub const TEXTS: [&str; 10] = [
+    "",
+    " ",
+    "a",
+    "  ab  c\n",
+    "Hello, world! 123",
+    "<s>the</s> <unk>",
+    "é中😀\0\u{fffd}",
+    "\u{2581}a \u{2581}",
+    "<0x41>",
+    "aaaaaaaaaaaaaaaaaaaab",
+];
 
 /// Encodes texts and the first pieces; all ids must be of the vocabulary. `streams`: decoding ids one by one must give what decoding
 /// them together does, which decoders of the `tokenizers` crate that look back cannot promise.

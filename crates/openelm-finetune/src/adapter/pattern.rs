@@ -80,7 +80,9 @@ fn any(ways: &[Vec<Piece>], text: &[char], at: usize, effort: &mut Effort, rest:
 fn sequence(pieces: &[Piece], text: &[char], at: usize, effort: &mut Effort, rest: Rest<'_>) -> Result<bool, String> {
     match pieces.split_first() {
         None => rest(at, effort),
-        Some((piece, others)) => repeat(piece, piece.least, 0, text, at, effort, &mut |at, effort| sequence(others, text, at, effort, rest)),
+        Some((piece, others)) => {
+            repeat(piece, piece.least, 0, text, at, effort, &mut |at, effort| sequence(others, text, at, effort, rest))
+        }
     }
 }
 
@@ -94,7 +96,15 @@ fn repeat(piece: &Piece, least: u32, done: u32, text: &[char], at: usize, effort
     found
 }
 
-fn repeat_open(piece: &Piece, least: u32, done: u32, text: &[char], at: usize, effort: &mut Effort, rest: Rest<'_>) -> Result<bool, String> {
+fn repeat_open(
+    piece: &Piece,
+    least: u32,
+    done: u32,
+    text: &[char],
+    at: usize,
+    effort: &mut Effort,
+    rest: Rest<'_>,
+) -> Result<bool, String> {
     if piece.lazy && done >= least && rest(at, effort)? {
         return Ok(true);
     }

@@ -65,8 +65,8 @@ impl Writer<'_, '_, '_> {
 
     fn scalar(&mut self, value: &Value) -> Result<(), Error> {
         pay(self.state, value.as_str().map_or(0, str::len))?;
-        let json: Json =
-            serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::BadSerialization, "the value has no JSON").with_source(error))?;
+        let json: Json = serde_json::to_value(value)
+            .map_err(|error| Error::new(ErrorKind::BadSerialization, "the value has no JSON").with_source(error))?;
         self.text.push_str(&json.to_string());
         Ok(())
     }
