@@ -12,6 +12,9 @@ use crate::model_file::{Algorithm, ModelFile, PieceKind};
 use crate::symbols::{Merge, Symbols};
 use crate::vocabulary::Vocabulary;
 
+/// Runs of one character are tried up to here: the work grows with the square, and LLaMA's longest run has 16 spaces.
+const LONGEST_RUN: usize = 256;
+
 /// The file's text; `path` is for messages.
 pub(crate) fn write_json(model: &ModelFile, vocabulary: &Vocabulary, path: &Path) -> Result<String, TokenizerError> {
     let json = json!({
@@ -77,6 +80,9 @@ fn pairs_are_listable(vocabulary: &Vocabulary) -> bool {
         listed.add_pair(left, right, Merge { rank, ..merge });
     }
     let longest = texts.iter().map(|text| text.chars().count()).max().unwrap_or_default();
+    if longest > LONGEST_RUN {
+        return false;
+    }
     let (mut by_score, mut by_list) = (Merger::default(), Merger::default());
     (1..=4 * longest + 1).all(|length| {
         let run = char.to_string().repeat(length);
@@ -140,4 +146,30 @@ fn merges(vocabulary: &Vocabulary) -> Vec<Value> {
     let symbols = Symbols::of_scores(vocabulary, true);
     let text = |id: u32| vocabulary.pieces.get(id as usize).map(|piece| piece.text.as_str());
     listed_pairs(&symbols).into_iter().filter_map(|(left, right, _)| Some(json!([text(left)?, text(right)?]))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model_file::{NormalizerSpec, Piece, TrainerSpec};
+
+    use super::*;
+
+    fn expressible(runs: &[usize]) -> bool {
+        let piece = |text: String, kind| Piece { text, score: 0.0, kind };
+        let mut pieces = vec![piece("<unk>".to_owned(), PieceKind::Unknown), piece("a".to_owned(), PieceKind::Normal)];
+        pieces.extend(runs.iter().map(|length| piece("a".repeat(*length), PieceKind::Normal)));
+        let trainer = TrainerSpec { algorithm: Algorithm::Bpe, ..TrainerSpec::default() };
+        let normalizer = NormalizerSpec { remove_extra_whitespaces: false, ..NormalizerSpec::default() };
+        let model = ModelFile { pieces, trainer, normalizer, denormalizer: None };
+        let vocabulary = Vocabulary::of_model(&model, Path::new("a.model")).unwrap();
+        is_expressible(&model, &vocabulary)
+    }
+
+    #[test]
+    fn runs_of_any_length_are_decided_in_bounded_time() {
+        assert!(expressible(&[2, 4]));
+        // Trying all runs up to a few times this length would take minutes.
+        let doubled: Vec<usize> = (1..13).map(|power| 1 << power).collect();
+        assert!(!expressible(&doubled));
+    }
 }

@@ -134,3 +134,25 @@ fn what_cannot_be_rendered_says_why() {
         assert!(message.lines().last().unwrap().starts_with("hint: "), "{message}");
     }
 }
+
+#[test]
+fn texts_longer_than_any_memory_are_not_made() {
+    let talk = [ChatMessage::new("user", "x")];
+    let long = "{% set x = 'a' * 1000000 %}";
+    let shared = "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x|tojson }}";
+    for source in [
+        format!("{long}{{{{ x.replace('', x) }}}}"),
+        format!("{long}{{{{ x.replace('a', x, 1000000) }}}}"),
+        format!("{long}{{{{ x.join(range(100000)) }}}}"),
+        format!("{long}{{{{ ([x] * 100000)|tojson }}}}"),
+        "{{ messages|tojson(indent=1000000000000) }}".to_owned(),
+        "{{ messages|tojson(indent=18446744073709551615) }}".to_owned(),
+        shared.to_owned(),
+    ] {
+        let message = render(&source, &talk, false).unwrap_err().to_string();
+        assert!(message.contains("does not come to an end"), "{source}: {message}");
+    }
+    let nested = "{% set ns = namespace(x=1) %}{% for i in range(200) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x|tojson }}";
+    assert!(render(nested, &talk, false).unwrap_err().to_string().contains("deeper than 128 levels"));
+    assert_eq!(render("{{ [[], {}, (1, none), 'é'.replace('', '-')]|tojson }}", &talk, false).unwrap(), r#"[[], {}, [1, null], "-é-"]"#);
+}

@@ -3,10 +3,12 @@
 //! `{m,n}`, each of the last five also with `?` behind, `^` and `$`.
 //!
 //! What must stay true: what is not in this list is an error that names it; matching is over the whole name, and takes a bounded
-//! number of steps whatever the expression is.
+//! number of steps and a bounded part of the stack whatever the expression is.
 
 /// Steps of one match at most.
 const STEPS: u32 = 1 << 20;
+/// Repetitions that may be open at one time: each is a few calls deep in the stack. A name's characters each open a few.
+const OPEN: u32 = 1000;
 /// Depth of parentheses at most.
 const DEPTH: usize = 50;
 
@@ -52,67 +54,94 @@ impl Pattern {
     /// When the expression needs too many steps.
     pub fn matches(&self, name: &str) -> Result<bool, String> {
         let text: Vec<char> = name.chars().collect();
-        let mut steps = STEPS;
+        let mut effort = Effort { steps: STEPS, open: OPEN };
         let end = text.len();
-        any(&self.ways, &text, 0, &mut steps, &mut |at, _| Ok(at == end))
+        any(&self.ways, &text, 0, &mut effort, &mut |at, _| Ok(at == end))
     }
 }
 
-type Rest<'a> = &'a mut dyn FnMut(usize, &mut u32) -> Result<bool, String>;
+/// What a match may still take.
+struct Effort {
+    steps: u32,
+    open: u32,
+}
 
-fn any(ways: &[Vec<Piece>], text: &[char], at: usize, steps: &mut u32, rest: Rest<'_>) -> Result<bool, String> {
+type Rest<'a> = &'a mut dyn FnMut(usize, &mut Effort) -> Result<bool, String>;
+
+fn any(ways: &[Vec<Piece>], text: &[char], at: usize, effort: &mut Effort, rest: Rest<'_>) -> Result<bool, String> {
     for way in ways {
-        if sequence(way, text, at, steps, rest)? {
+        if sequence(way, text, at, effort, rest)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn sequence(pieces: &[Piece], text: &[char], at: usize, steps: &mut u32, rest: Rest<'_>) -> Result<bool, String> {
+fn sequence(pieces: &[Piece], text: &[char], at: usize, effort: &mut Effort, rest: Rest<'_>) -> Result<bool, String> {
     match pieces.split_first() {
-        None => rest(at, steps),
-        Some((piece, others)) => repeat(piece, 0, text, at, steps, &mut |at, steps| sequence(others, text, at, steps, rest)),
+        None => rest(at, effort),
+        Some((piece, others)) => {
+            repeat(piece, piece.least, 0, text, at, effort, &mut |at, effort| sequence(others, text, at, effort, rest))
+        }
     }
 }
 
-/// `piece` from its repetition number `done` on, then the rest.
-fn repeat(piece: &Piece, done: u32, text: &[char], at: usize, steps: &mut u32, rest: Rest<'_>) -> Result<bool, String> {
-    *steps = steps.checked_sub(1).ok_or("it needs too many steps on a module's name; make it simpler")?;
-    if piece.lazy && done >= piece.least && rest(at, steps)? {
+/// `piece`, which was repeated `done` times and must be at least `least` times, then the rest.
+fn repeat(piece: &Piece, least: u32, done: u32, text: &[char], at: usize, effort: &mut Effort, rest: Rest<'_>) -> Result<bool, String> {
+    let too_much = "it needs too many steps on a module's name; make it simpler";
+    effort.steps = effort.steps.checked_sub(1).ok_or(too_much)?;
+    effort.open = effort.open.checked_sub(1).ok_or(too_much)?;
+    let found = repeat_open(piece, least, done, text, at, effort, rest);
+    effort.open += 1;
+    found
+}
+
+fn repeat_open(
+    piece: &Piece,
+    least: u32,
+    done: u32,
+    text: &[char],
+    at: usize,
+    effort: &mut Effort,
+    rest: Rest<'_>,
+) -> Result<bool, String> {
+    if piece.lazy && done >= least && rest(at, effort)? {
         return Ok(true);
     }
     if done < piece.most {
-        let again = once(&piece.atom, text, at, steps, &mut |next, steps| {
+        let again = once(&piece.atom, text, at, effort, &mut |next, effort| match next == at {
             // An empty repetition beyond the least changes nothing.
-            if next == at && done >= piece.least { Ok(false) } else { repeat(piece, done + 1, text, next, steps, rest) }
+            true if done >= least => Ok(false),
+            // One within the least can be done as often as is asked for.
+            true => repeat(piece, 0, done + 1, text, next, effort, rest),
+            false => repeat(piece, least, done + 1, text, next, effort, rest),
         })?;
         if again {
             return Ok(true);
         }
     }
-    if !piece.lazy && done >= piece.least { rest(at, steps) } else { Ok(false) }
+    if !piece.lazy && done >= least { rest(at, effort) } else { Ok(false) }
 }
 
-fn once(atom: &Atom, text: &[char], at: usize, steps: &mut u32, rest: Rest<'_>) -> Result<bool, String> {
+fn once(atom: &Atom, text: &[char], at: usize, effort: &mut Effort, rest: Rest<'_>) -> Result<bool, String> {
     match atom {
         Atom::Begin => {
             if at == 0 {
-                rest(at, steps)
+                rest(at, effort)
             } else {
                 Ok(false)
             }
         }
         Atom::End => {
             if at == text.len() {
-                rest(at, steps)
+                rest(at, effort)
             } else {
                 Ok(false)
             }
         }
-        Atom::Group(ways) => any(ways, text, at, steps, rest),
+        Atom::Group(ways) => any(ways, text, at, effort, rest),
         Atom::Set { negated, ranges } => match text.get(at) {
-            Some(c) if ranges.iter().any(|(low, high)| low <= c && c <= high) != *negated => rest(at + 1, steps),
+            Some(c) if ranges.iter().any(|(low, high)| low <= c && c <= high) != *negated => rest(at + 1, effort),
             _ => Ok(false),
         },
     }
@@ -327,5 +356,22 @@ mod tests {
     fn hostile_expressions_end() {
         let error = Pattern::new("(a*)*(a*)*(a*)*(a*)*b").unwrap().matches(&"a".repeat(60)).unwrap_err();
         assert!(error.contains("too many steps"), "{error}");
+    }
+
+    #[test]
+    fn empty_repetitions_take_no_stack() {
+        for (pattern, name, expected) in [
+            ("(?:){1000000}", "", true),
+            ("^{900000}a", "a", true),
+            ("(|a){900000}b", "aab", true),
+            ("(^|a){3}", "aa", true),
+            ("(^|a){2,3}?b", "aab", true),
+            ("(^|a){2}", "aaa", false),
+        ] {
+            assert_eq!(Pattern::new(pattern).unwrap().matches(name), Ok(expected), "{pattern}");
+        }
+        for deep in ["^".repeat(100_000), "a*".repeat(100_000), format!("{}b", "(a?)".repeat(100_000))] {
+            assert!(Pattern::new(&deep).unwrap().matches("a").unwrap_err().contains("too many steps"));
+        }
     }
 }

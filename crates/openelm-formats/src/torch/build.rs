@@ -67,7 +67,10 @@ pub(super) fn call(machine: &Machine, callable: NodeId, arguments: NodeId) -> Re
     match (global, arguments.as_slice()) {
         (Global::OrderedDict, []) => Ok(Node::Dict { ordered: true, pairs: Vec::new() }),
         (Global::OrderedDict, [Node::List(items)]) => Ok(Node::Dict { ordered: true, pairs: pairs(machine, items)? }),
-        (Global::Size, [tuple @ Node::Tuple(_)]) => Ok((*tuple).clone()),
+        (Global::Size, [tuple @ Node::Tuple(items)]) => {
+            machine.copy(items.len())?;
+            Ok((*tuple).clone())
+        }
         (Global::RebuildTensor, [Node::Storage(storage), Node::Int(offset), Node::Tuple(shape), Node::Tuple(stride), ..]) => {
             let tensor = StoredTensor {
                 storage: storage.key.clone(),
@@ -81,10 +84,14 @@ pub(super) fn call(machine: &Machine, callable: NodeId, arguments: NodeId) -> Re
             Ok(Node::Tensor(Box::new(tensor)))
         }
         (Global::Encode, [Node::Str(text), Node::Str(encoding)]) if &**encoding == "latin1" => {
+            machine.copy(text.len())?;
             let bytes = text.chars().map(|point| u8::try_from(point).ok()).collect::<Option<Vec<_>>>();
             Ok(Node::Bytes(bytes.ok_or_else(|| machine.fault("bytes written as a string hold a code point above 255"))?.into()))
         }
-        (Global::RebuildParameter, [tensor @ Node::Tensor(_), ..]) => Ok((*tensor).clone()),
+        (Global::RebuildParameter, [parameter @ Node::Tensor(tensor), ..]) => {
+            machine.copy(tensor.shape.len())?;
+            Ok((*parameter).clone())
+        }
         _ => Err(machine.unsupported(format!("a call of {global:?} with {} arguments of unknown kinds", arguments.len()))),
     }
 }
@@ -95,6 +102,7 @@ fn pairs(machine: &Machine, items: &[NodeId]) -> Result<Vec<(NodeId, NodeId)>, F
         Some(Node::Tuple(pair) | Node::List(pair)) => <[NodeId; 2]>::try_from(pair.as_slice()).ok().map(|[key, value]| (key, value)),
         _ => None,
     };
+    machine.copy(items.len())?;
     items.iter().map(pair).collect::<Option<_>>().ok_or_else(|| machine.fault("an OrderedDict is made of something else than pairs"))
 }
 
@@ -103,6 +111,7 @@ fn sizes(machine: &Machine, items: &[NodeId]) -> Result<Vec<usize>, FormatError>
         Some(Node::Int(size)) => usize::try_from(*size).ok(),
         _ => None,
     };
+    machine.copy(items.len())?;
     items.iter().map(size).collect::<Option<_>>().ok_or_else(|| machine.fault("a tensor's size or stride is no natural number"))
 }
 
@@ -125,5 +134,44 @@ fn check(machine: &Machine, tensor: &StoredTensor) -> Result<(), FormatError> {
             let reason = format!("a tensor of shape {shape:?} and stride {stride:?} from element {offset} on leaves storage {storage}");
             Err(machine.fault(format!("{reason}, which has {storage_len}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// An argument is stored under 0, then `call` is done a thousand times with it.
+    fn repeated(argument: &[u8], call: &[u8]) -> String {
+        let pickle = [b"\x80\x02(", argument, b"q\0", &call.repeat(1000), b"t."].concat();
+        Machine::run(Path::new("a.pt"), &pickle).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_long_argument_is_not_copied_by_every_call() {
+        let many = |item: &[u8], end: &[u8]| [b"(".as_slice(), &item.repeat(2000), end].concat();
+        let text = [b"X\xd0\x07\0\0".as_slice(), &[b'a'; 2000]].concat();
+        for (argument, call) in [
+            (many(b"K\x01", b"t\x85"), b"ctorch\nSize\nh\0R".as_slice()),
+            ([b"]".as_slice(), &many(b"NN\x86", b"e\x85")].concat(), b"ccollections\nOrderedDict\nh\0R"),
+            (text, b"c_codecs\nencode\nh\0X\x06\0\0\0latin1\x86R"),
+        ] {
+            let message = repeated(&argument, call);
+            assert!(message.contains("its calls copy their arguments too often"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_of_many_sizes_is_not_copied_to_every_place() {
+        let sizes = [b"(".as_slice(), &b"K\x01".repeat(2000), b"t"].concat();
+        let storage = b"(X\x07\0\0\0storagectorch\nByteStorage\nX\x01\0\0\0\x30X\x03\0\0\0cpuK\x08tQ";
+        let tensor = [b"ctorch._utils\n_rebuild_tensor\n(".as_slice(), storage, b"K\0", &sizes, &sizes, b"tRq\0"].concat();
+        let pickle = [b"\x80\x02(".as_slice(), &tensor, &b"h\0".repeat(4000), b"t."].concat();
+        let message = Machine::run(Path::new("a.pt"), &pickle).unwrap_err().to_string();
+        assert!(message.contains("refers to its parts too often"), "{message}");
+        let once = [b"\x80\x02".as_slice(), &tensor, b"."].concat();
+        assert!(Machine::run(Path::new("a.pt"), &once).is_ok());
     }
 }

@@ -1,9 +1,11 @@
 //! The pickle machine: reads the instructions into a flat store of nodes, then copies the result out as a tree.
 //!
 //! Memory stays within a small multiple of the pickle's length: an instruction makes at most one node, lengths are checked against
-//! what is left of the pickle, and the tree, in which a shared node is copied at each place, may not have more nodes than the pickle
-//! has bytes nor nest deeper than `MAX_DEPTH`. Values that contain themselves are refused by the same limits.
+//! what is left of the pickle, what calls copy of their arguments is counted, and the tree, in which a shared node is copied at each
+//! place, may not have more nodes (a tensor's sizes among them) than the pickle has bytes nor nest deeper than `MAX_DEPTH`. Values that
+//! contain themselves are refused by the same limits.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,6 +46,9 @@ pub(super) struct Machine<'a> {
     stack: Vec<NodeId>,
     marks: Vec<usize>,
     memo: HashMap<u32, NodeId>,
+    /// Items that calls may still copy. A pickle writes an argument out before it can be recalled, so without a limit a long one would
+    /// be copied by every few bytes.
+    copies_left: Cell<usize>,
 }
 
 impl<'a> Machine<'a> {
@@ -58,6 +63,7 @@ impl<'a> Machine<'a> {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            copies_left: Cell::new(pickle.len()),
         };
         let root = loop {
             machine.instruction = machine.position;
@@ -221,6 +227,13 @@ impl<'a> Machine<'a> {
         })
     }
 
+    /// Counts items that a call copies.
+    pub fn copy(&self, items: usize) -> Result<(), FormatError> {
+        let left = self.copies_left.get().checked_sub(items);
+        self.copies_left.set(left.ok_or_else(|| self.fault("its calls copy their arguments too often"))?);
+        Ok(())
+    }
+
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(id)
     }
@@ -305,10 +318,12 @@ impl<'a> Machine<'a> {
 
     /// Copies a node and all below it, at most `left` nodes and `depth` levels.
     fn tree(&self, id: NodeId, depth: usize, left: &mut usize) -> Result<PickleValue, FormatError> {
-        *left = left.checked_sub(1).ok_or_else(|| self.fault("the value is larger than the file: it refers to its parts too often"))?;
+        let node = self.node(id).ok_or_else(|| self.fault("refers to nothing"))?;
+        let size = if let Node::Tensor(tensor) = node { 1 + tensor.shape.len() } else { 1 };
+        *left = left.checked_sub(size).ok_or_else(|| self.fault("the value is larger than the file: it refers to its parts too often"))?;
         let depth = depth.checked_sub(1).ok_or_else(|| self.fault(format!("the value nests deeper than {MAX_DEPTH} levels")))?;
         let mut items = |ids: &[NodeId]| ids.iter().map(|id| self.tree(*id, depth, left)).collect::<Result<Vec<_>, _>>();
-        Ok(match self.node(id).ok_or_else(|| self.fault("refers to nothing"))? {
+        Ok(match node {
             Node::None => PickleValue::None,
             Node::Bool(flag) => PickleValue::Bool(*flag),
             Node::Int(number) => PickleValue::Int(*number),

@@ -1,4 +1,6 @@
 //! Python's methods of texts and maps, which templates call and Jinja itself does not define.
+//!
+//! What must stay true: what a method makes is paid for before it is made, where it can be much longer than what it is made of.
 
 use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
@@ -9,17 +11,22 @@ use minijinja::{Error, ErrorKind, State};
 /// When there is no such method, or it does not take these arguments.
 pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     match (value.as_str(), value.kind()) {
-        (Some(text), _) => of_text(text, method, arguments),
+        (Some(text), _) => of_text(state, text, method, arguments),
         (None, ValueKind::Map) => of_map(state, value, method, arguments),
         _ => Err(unknown(value, method)),
     }
+}
+
+/// Takes the fuel that text of so many bytes costs: as much as Jinja's own operations, and one for the step.
+pub(super) fn pay(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
+    state.consume_fuel(1 + bytes as u64 / 64)
 }
 
 fn unknown(value: &Value, method: &str) -> Error {
     Error::new(ErrorKind::UnknownMethod, format!("a {} has no method {method}", value.kind()))
 }
 
-fn of_text(text: &str, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+fn of_text(state: &State<'_, '_>, text: &str, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     let none = || from_args::<()>(arguments);
     Ok(match method {
         "strip" => Value::from(strip(text, arguments, true, true)?),
@@ -42,14 +49,22 @@ fn of_text(text: &str, method: &str, arguments: &[Value]) -> Result<Value, Error
         }
         "replace" => {
             let (old, new, times): (&str, &str, Option<usize>) = from_args(arguments)?;
-            Value::from(times.map_or_else(|| text.replace(old, new), |times| text.replacen(old, new, times)))
+            let times = times.unwrap_or(usize::MAX);
+            pay(state, text.matches(old).take(times).count().saturating_mul(new.len()))?;
+            Value::from(text.replacen(old, new, times))
         }
         "split" => split(text, arguments)?,
         "splitlines" => none().map(|()| text.lines().collect::<Value>())?,
         "join" => {
             let (parts,): (Value,) = from_args(arguments)?;
-            let parts = parts.try_iter()?.map(|part| part.to_string()).collect::<Vec<_>>();
-            Value::from(parts.join(text))
+            let mut joined = String::new();
+            for (place, part) in parts.try_iter()?.enumerate() {
+                let part = part.to_string();
+                pay(state, text.len().saturating_add(part.len()))?;
+                joined.push_str(if place > 0 { text } else { "" });
+                joined.push_str(&part);
+            }
+            Value::from(joined)
         }
         "removeprefix" => from_args::<(&str,)>(arguments).map(|(part,)| Value::from(text.strip_prefix(part).unwrap_or(text)))?,
         "removesuffix" => from_args::<(&str,)>(arguments).map(|(part,)| Value::from(text.strip_suffix(part).unwrap_or(text)))?,
