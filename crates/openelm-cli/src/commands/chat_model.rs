@@ -34,7 +34,7 @@ pub(super) fn template_of(weights: &Weights, named: Option<&Path>, key: &str) ->
     if let Some(path) = named {
         let place = path.display();
         let source = std::fs::read_to_string(path)
-            .with_context(|| format!("reading the chat template {place} failed\nhint: give {key} a file with a template in Jinja"))?;
+            .with_context(|| format!("{place}: reading the chat template failed\nhint: give {key} a file with a template in Jinja"))?;
         return Ok(ChatTemplate::new(&source, &format!("in {place}"))?);
     }
     match weights.chat_template() {
