@@ -127,3 +127,45 @@ impl Packing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Precision;
+    use crate::matmul::micro::{Micro, Side};
+
+    #[test]
+    fn every_instruction_set_packs_what_one_by_one_packs() {
+        let shapes = [(1, 1), (5, 33), (10, 512), (12, 16), (15, 17), (16, 32), (17, 64), (31, 70), (32, 31), (33, 40), (70, 256)];
+        for (lanes, inner) in shapes {
+            let floats: Vec<f32> = (0..lanes * inner).map(|i| ((i * i % 1013) as f32 * 0.37).sin()).collect();
+            let halves: Vec<u16> = floats.iter().map(|value| round_half(*value)).collect();
+            for source in [Source::F32(floats.as_ptr()), Source::Bf16(halves.as_ptr())] {
+                for isa in Isa::available() {
+                    for (precision, side) in [Precision::F32, Precision::Bf16].into_iter().flat_map(|p| [(p, Side::Left), (p, Side::Right)])
+                    {
+                        let micro = Micro::new(isa, precision);
+                        let (unit, width, order) = (micro.unit, micro.lanes(side), micro.order(side));
+                        for columns in [false, true] {
+                            let stride = if columns { lanes } else { inner };
+                            let packing = Packing { unit, source, stride, lanes, inner, width, order };
+                            let [mut found, mut expected] =
+                                [(); 2].map(|()| vec![u32::MAX; unit.count(inner) * lanes.next_multiple_of(width)]);
+                            // SAFETY: source and targets have the sizes that the packing names, and the instruction set is available.
+                            unsafe {
+                                if columns {
+                                    packing.columns(isa, found.as_mut_ptr());
+                                    packing.one_by_one(expected.as_mut_ptr(), 1, stride);
+                                } else {
+                                    packing.rows(isa, found.as_mut_ptr());
+                                    packing.one_by_one(expected.as_mut_ptr(), stride, 1);
+                                }
+                            }
+                            assert!(found == expected, "{isa:?} {precision:?} {side:?} {lanes} lanes of {inner}, columns: {columns}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -129,7 +129,8 @@ impl Simd for Plain {
     }
     #[inline(always)]
     unsafe fn scale_by_power(a: V, n: V) -> V {
-        map2(a, n, |a, n| a * f32::from_bits(((n as i32 + 127) as u32) << 23))
+        // Wrapping, as vectors do: for exponents out of range any result will do, but not a panic.
+        map2(a, n, |a, n| a * f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23))
     }
     #[inline(always)]
     unsafe fn if_less(a: V, b: V, yes: V, no: V) -> V {
