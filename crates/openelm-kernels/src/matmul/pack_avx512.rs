@@ -97,15 +97,8 @@ macro_rules! rows_body {
                     // lanes below `W` in the target.
                     unsafe {
                         let mut block = [_mm512_setzero_si512(); 16];
-                        let here = last_lane.saturating_sub(first_lane);
-                        if here == 16 && inner - at >= 16 * unit.values() {
-                            // Whole rows are loaded without a question for each.
-                            for (lane, row) in block.iter_mut().enumerate() {
-                                let ($source, $count) = (source.add((first_lane + lane) * stride + at), 16 * unit.values());
-                                *row = $load;
-                            }
-                        } else {
-                            for (lane, row) in block.iter_mut().enumerate().take(here) {
+                        for (lane, row) in block.iter_mut().enumerate() {
+                            if first_lane + lane < last_lane {
                                 let ($source, $count) = (source.add((first_lane + lane) * stride + at), inner - at);
                                 *row = $load;
                             }
