@@ -183,3 +183,31 @@ fn generation_ends_at_the_end_of_a_text() {
     let on = call(&["--ignore-eos"]);
     assert_eq!((on["ids"].as_array().unwrap().len(), &on["ids"][0], on["stop"].as_str()), (9, &json!(2), Some("length")));
 }
+
+#[test]
+fn texts_have_the_form_that_is_asked_for() {
+    let ground = Ground::new();
+    ground.train("run", &[]).succeeds();
+    ground.write("schema.json", r#"{"type": "object", "properties": {"bird": {"type": "boolean"}, "songs": {"type": "integer", "maximum": 9, "minimum": 0}}, "required": ["bird", "songs"], "additionalProperties": false}"#);
+    ground.write("grammar.lark", "start: /a/ | \"[\" start \"]\"");
+    let generate = |more: &[&str]| {
+        let all = ["generate", "run", "--prompt", "the small bird", "--max-new-tokens", "90", "--temperature", "1"];
+        ground.call([&all, more].concat())
+    };
+    for seed in ["1", "2", "3"] {
+        let made = generate(&["--json-schema", "schema.json", "--seed", seed, "--json"]).succeeds().json();
+        assert_eq!(made["stop"], "end of text", "{made}");
+        let value: Value = serde_json::from_str(made["text"].as_str().unwrap()).unwrap();
+        assert!(value["bird"].is_boolean() && value["songs"].as_u64().unwrap() < 10, "{value}");
+    }
+    let made = generate(&["--regex", "(song|sea)!", "--json"]).succeeds().json();
+    assert!(["song!", "sea!"].contains(&made["text"].as_str().unwrap()), "{made}");
+    let made = generate(&["--grammar", "grammar.lark", "--json"]).succeeds().json();
+    assert!(made["text"].as_str().unwrap().contains('a'), "{made}");
+    assert!(generate(&["--json-object"]).succeeds().stdout.starts_with("the small bird{"));
+    generate(&["--regex", "a("]).fails(&["the form of the answer"]);
+    generate(&["--json-schema", "grammar.lark"]).fails(&["grammar.lark", "not JSON"]);
+    generate(&["--json-schema", "none.json"]).fails(&["none.json", "reading the JSON schema failed"]);
+    let both = generate(&["--regex", "a", "--json-object"]).outcome();
+    assert!(both.status.code() == Some(2) && both.stderr.contains("cannot be used with"), "{both:?}");
+}

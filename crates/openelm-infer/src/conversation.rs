@@ -123,7 +123,7 @@ impl Conversation {
             self.read = ids.get(..self.cache.length()).unwrap_or_default().to_vec();
             let new = match logits?.pop() {
                 Some(mut logits) if last => {
-                    let id = sampler.pick(&mut logits, &ids);
+                    let id = sampler.pick(&mut logits, &ids)?;
                     ids.push(id);
                     if self.tokenizer.eos_id() == Some(id) {
                         reason = StopReason::Stop;

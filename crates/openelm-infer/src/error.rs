@@ -37,6 +37,12 @@ pub enum InferError {
     /// A setting that makes no distribution.
     #[error("{name} is {value}: {reason}\nhint: {hint}")]
     Sampling { name: &'static str, value: f64, reason: &'static str, hint: &'static str },
+    /// An answer that cannot have its form.
+    #[error("the form of the answer: {reason}\nhint: take a simpler form, or one that the vocabulary can write")]
+    Form { reason: String },
+    /// A tokenizer that no form can be written with.
+    #[error("this tokenizer's tokens have no bytes of their own, so no form can be asked for\nhint: LLaMA-like and byte-level ones have")]
+    TokensWithoutBytes,
     /// Logits that are no numbers.
     #[error(
         "the model gave a logit that is {value} at position {position}\nhint: the weights are damaged, or the run that made them diverged"

@@ -21,7 +21,7 @@ pub struct Limits {
 /// Why a text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// A stop token came.
+    /// A stop token came, or the answer has the form that it must have.
     Stop,
     /// `max_new_tokens` were made.
     Length,
@@ -57,7 +57,7 @@ impl Generation {
 /// checked at a time; the text is the same as without.
 ///
 /// # Errors
-/// When the prompt is empty, too long or has unknown ids, or the device fails.
+/// When the prompt is empty, too long or has unknown ids, no token can follow under a constraint, or the device fails.
 pub fn generate(
     decoder: &dyn Decoder,
     prompt: &[u32],
@@ -84,13 +84,13 @@ pub fn generate(
     'text: while seen.len() - prompt.len() < limits.max_new_tokens {
         // The logits behind the last token, then those behind each proposal: they hold as long as proposals are what is drawn.
         for (number, logits) in logits.chunks_exact_mut(vocabulary).enumerate() {
-            let next = sampler.pick(logits, &seen);
+            let next = sampler.pick(logits, &seen)?;
             seen.push(next);
             if seen.len() == prompt.len() + 1 {
                 prefill_seconds = begin.elapsed().as_secs_f64();
             }
             let goes_on = receive(next);
-            let ends = if limits.stop.contains(&next) {
+            let ends = if limits.stop.contains(&next) || sampler.is_whole() {
                 Some(StopReason::Stop)
             } else if !goes_on {
                 Some(StopReason::Cancelled)

@@ -5,6 +5,7 @@
 
 mod burn_decoder;
 mod cache;
+mod constraint;
 mod conversation;
 mod decoder;
 mod decoder_scorer;
@@ -21,6 +22,7 @@ pub mod server;
 
 pub use burn_decoder::BurnDecoder;
 pub use cache::KvCache;
+pub use constraint::{AnswerForm, Constraint, Constraints};
 pub use conversation::{Answer, Conversation, ConversationError};
 pub use decoder::{Cache, Decoder, Run, Wanted};
 pub use decoder_scorer::DecoderScorer;

@@ -1,10 +1,11 @@
 //! From logits to a token.
 //!
-//! The order of the steps is Hugging Face's: repetition penalty, temperature, top-k, top-p, min-p, then a draw. What must stay
-//! true: temperature 0 is greedy and looks at no random number; the same seed and the same logits give the same tokens.
+//! The order of the steps is Hugging Face's: repetition penalty, what a constraint forbids, temperature, top-k, top-p, min-p, then a draw.
+//! What must stay true: temperature 0 is greedy and looks at no random number; the same seed and the same logits give the same tokens.
 
 use std::collections::HashSet;
 
+use crate::constraint::Constraint;
 use crate::error::InferError;
 
 /// The usual knobs. The default is greedy.
@@ -34,6 +35,7 @@ impl Default for SamplingSettings {
 pub struct Sampler {
     settings: SamplingSettings,
     state: u64,
+    constraint: Option<Constraint>,
 }
 
 impl Sampler {
@@ -60,11 +62,33 @@ impl Sampler {
                 return Err(InferError::Sampling { name, value: f64::from(value), reason, hint });
             }
         }
-        Ok(Self { settings, state: settings.seed })
+        Ok(Self { settings, state: settings.seed, constraint: None })
+    }
+
+    /// Draws one answer, whose tokens must be those of the constraint.
+    pub fn constrained(self, constraint: Option<Constraint>) -> Self {
+        Self { constraint, ..self }
+    }
+
+    /// Whether the answer has the form that it must have, and nothing may follow.
+    pub fn is_whole(&self) -> bool {
+        self.constraint.as_ref().is_some_and(Constraint::is_whole)
     }
 
     /// The next token after `seen`, from `logits` (finite; changed on the way).
-    pub fn pick(&mut self, logits: &mut [f32], seen: &[u32]) -> u32 {
+    ///
+    /// # Errors
+    /// Under a constraint alone: when no token can follow.
+    pub fn pick(&mut self, logits: &mut [f32], seen: &[u32]) -> Result<u32, InferError> {
+        self.penalise(logits, seen);
+        let Some(constraint) = &mut self.constraint else { return Ok(self.draw(logits)) };
+        constraint.restrict(logits)?;
+        let id = self.draw(logits);
+        self.constraint.as_mut().map_or(Ok(()), |constraint| constraint.accept(id))?;
+        Ok(id)
+    }
+
+    fn penalise(&self, logits: &mut [f32], seen: &[u32]) {
         let settings = self.settings;
         if settings.repetition_penalty != 1.0 {
             for id in seen.iter().copied().collect::<HashSet<_>>() {
@@ -73,6 +97,10 @@ impl Sampler {
                 }
             }
         }
+    }
+
+    fn draw(&mut self, logits: &[f32]) -> u32 {
+        let settings = self.settings;
         if settings.temperature == 0.0 {
             return likeliest(logits);
         }
@@ -98,14 +126,17 @@ impl Sampler {
             }
         }
         let mut left = self.uniform() * mass;
+        let mut drawn = 0;
         for place in 0..kept {
-            let Some(id) = order.get(place) else { break };
+            // Forbidden tokens stand last; rounding must not lead to one of them.
+            let Some(id) = order.get(place).filter(|id| weight(*id) > 0.0) else { break };
+            drawn = id;
             left -= weight(id);
             if left < 0.0 {
-                return id;
+                break;
             }
         }
-        order.get(kept.saturating_sub(1)).unwrap_or(0)
+        drawn
     }
 
     /// Uniform in [0, 1): SplitMix64 (Steele, Lea and Flood, 2014).
@@ -188,7 +219,7 @@ mod tests {
         let mut sampler = Sampler::new(settings).unwrap();
         let mut counts = vec![0.0; logits.len()];
         for _ in 0..draws {
-            counts[sampler.pick(&mut logits.to_vec(), &[]) as usize] += 1.0 / draws as f64;
+            counts[sampler.pick(&mut logits.to_vec(), &[]).unwrap() as usize] += 1.0 / draws as f64;
         }
         counts
     }
@@ -234,10 +265,10 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_equals_and_penalty_moves_it() {
         let mut greedy = Sampler::new(SamplingSettings::default()).unwrap();
-        assert_eq!(greedy.pick(&mut [1.0, 3.0, 3.0], &[]), 1);
+        assert_eq!(greedy.pick(&mut [1.0, 3.0, 3.0], &[]).unwrap(), 1);
         let mut penalised = Sampler::new(SamplingSettings { repetition_penalty: 1.5, ..Default::default() }).unwrap();
-        assert_eq!(penalised.pick(&mut [1.0, 3.0, 2.9], &[1, 1]), 2);
-        assert_eq!(penalised.pick(&mut [-2.0, -2.1], &[0]), 1);
+        assert_eq!(penalised.pick(&mut [1.0, 3.0, 2.9], &[1, 1]).unwrap(), 2);
+        assert_eq!(penalised.pick(&mut [-2.0, -2.1], &[0]).unwrap(), 1);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod model_file;
 mod normalizer;
 mod sentencepiece;
 mod symbols;
+mod token_bytes;
 mod tokenizer;
 mod train;
 mod unigram;

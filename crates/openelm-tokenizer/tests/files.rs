@@ -271,6 +271,22 @@ fn a_byte_level_file_runs_through_the_library() {
 }
 
 #[test]
+fn the_bytes_of_tokens_make_the_text() {
+    let trained = Tokenizer::load(&fixtures().join("trained/tokenizer.model")).unwrap();
+    let json = Tokenizer::load(&fixtures().join("trained/tokenizer.json")).unwrap();
+    let byte_level = Tokenizer::from_json_bytes(&serde_json::to_vec(&byte_level()).unwrap(), Path::new("tokenizer.json")).unwrap();
+    for (tokenizer, space) in [(trained, " "), (json, " "), (byte_level, "")] {
+        for text in ["the  foo.bar<keep>", "中文 e\u{301} \u{1f600}", "12 345\n\tx", "caf\u{e9} \u{7f}\u{1}"] {
+            let ids = tokenizer.encode(text);
+            let bytes: Vec<u8> = ids.iter().flat_map(|id| tokenizer.token_bytes(*id).unwrap()).collect();
+            assert_eq!(String::from_utf8(bytes).unwrap(), format!("{space}{text}"), "{ids:?}");
+        }
+        assert_eq!(tokenizer.eos_id().and_then(|id| tokenizer.token_bytes(id)), None);
+        assert_eq!(tokenizer.token_bytes(tokenizer.vocab_size() as u32), None);
+    }
+}
+
+#[test]
 fn damaged_json_never_panics() {
     let trained: Value = serde_json::from_slice(&fs::read(fixtures().join("trained/tokenizer.json")).unwrap()).unwrap();
     for json in [trained, byte_level()] {

@@ -123,9 +123,29 @@ pub struct GenerateArguments {
     pub decoder: DecoderArguments,
     #[command(flatten)]
     pub guesses: GuessArguments,
+    #[command(flatten)]
+    pub form: FormArguments,
     /// One JSON object with text, ids and speeds instead of a stream.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What the new text must be, as a whole. It is unfinished when the tokens run out before.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct FormArguments {
+    /// The new text is a JSON object.
+    #[arg(long)]
+    pub json_object: bool,
+    /// The new text is a JSON value of the schema in this file.
+    #[arg(long, value_name = "FILE")]
+    pub json_schema: Option<PathBuf>,
+    /// The new text is what this regular expression matches from its begin to its end.
+    #[arg(long)]
+    pub regex: Option<String>,
+    /// The new text is one of the grammar in this file (Lark's notation).
+    #[arg(long, value_name = "FILE")]
+    pub grammar: Option<PathBuf>,
 }
 
 /// Where guesses of the next tokens come from.

@@ -1,9 +1,12 @@
 //! `openelm generate`, and the sample at the end of a run.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use openelm_infer::{BurnDecoder, Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text};
+use openelm_infer::{
+    AnswerForm, BurnDecoder, Constraints, Generation, Limits, Sampler, SamplingSettings, StopReason, generate as continue_text,
+};
 use openelm_model::{ModelConfig, OpenElm, Precision};
 use openelm_tokenizer::Tokenizer;
 use serde_json::json;
@@ -11,7 +14,7 @@ use serde_json::json;
 use super::adapter::open_weights;
 use super::decoder::{open_decoder, open_draft};
 use super::needed_tokenizer;
-use crate::args::{GenerateArguments, SamplingArguments};
+use crate::args::{FormArguments, GenerateArguments, SamplingArguments};
 use crate::config::SampleSection;
 
 /// Runs `openelm generate`.
@@ -29,7 +32,11 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
             text
         }
     };
+    let form = form_of(&arguments.form)?;
     let decoder = open_decoder(&weights, &arguments.decoder)?;
+    if let Some(form) = form {
+        sampler = sampler.constrained(Some(Constraints::new(&tokenizer, decoder.config().vocab_size)?.of(&form)?));
+    }
     let mut draft = open_draft(&arguments.guesses, &arguments.decoder, &*decoder)?;
     let ids = prompt_ids(&tokenizer, &prompt);
     let limits = limits(&tokenizer, arguments.max_new_tokens, arguments.ignore_eos);
@@ -83,6 +90,25 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<()> {
 pub(super) fn sampler_of(arguments: &SamplingArguments, temperature: f32, top_p: f32) -> Result<Sampler> {
     let &SamplingArguments { top_k, min_p, repetition_penalty, seed } = arguments;
     Ok(Sampler::new(SamplingSettings { temperature, top_k, top_p, min_p, repetition_penalty, seed })?)
+}
+
+/// What the new text must be.
+fn form_of(arguments: &FormArguments) -> Result<Option<AnswerForm>> {
+    let read = |path: &Path, what: &str| {
+        std::fs::read_to_string(path).with_context(|| format!("{}: reading the {what} failed\nhint: it must be UTF-8 text", path.display()))
+    };
+    Ok(match arguments {
+        FormArguments { json_object: true, .. } => Some(AnswerForm::JsonObject),
+        FormArguments { json_schema: Some(path), .. } => {
+            let schema = serde_json::from_str(&read(path, "JSON schema")?);
+            Some(AnswerForm::JsonSchema(
+                schema.with_context(|| format!("{}: the schema is not JSON\nhint: give a file with a JSON schema", path.display()))?,
+            ))
+        }
+        FormArguments { regex: Some(regex), .. } => Some(AnswerForm::Regex(regex.clone())),
+        FormArguments { grammar: Some(path), .. } => Some(AnswerForm::Grammar(read(path, "grammar")?)),
+        _ => None,
+    })
 }
 
 /// BOS, where there is one, and the text's ids.

@@ -1,13 +1,14 @@
 //! What all requests of a running server share.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
+use crate::constraint::{AnswerForm, Constraint, Constraints};
 use crate::server::answer::unix_seconds;
 use crate::server::error::{ApiError, ServerError};
 use crate::server::metrics::Metrics;
@@ -23,6 +24,8 @@ pub(super) struct App {
     pub context: usize,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
+    /// Made for the first request that asks for a form; else what is in the way.
+    constraints: OnceLock<Result<Constraints, String>>,
     /// Seconds since 1970 when the server began.
     pub begun: u64,
     draining: AtomicBool,
@@ -45,6 +48,7 @@ impl App {
             context,
             queue,
             metrics,
+            constraints: OnceLock::new(),
             begun: unix_seconds(),
             draining: AtomicBool::new(false),
             ids: RandomState::new(),
@@ -56,6 +60,16 @@ impl App {
     pub fn id(&self, prefix: &str) -> String {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         format!("{prefix}-{:016x}{number:08x}", self.ids.hash_one(number))
+    }
+
+    /// What makes an answer have `form`.
+    pub fn constraint(&self, form: &AnswerForm) -> Result<Constraint, ApiError> {
+        let make = || Constraints::new(&self.model.tokenizer, self.model.decoder.config().vocab_size).map_err(|error| error.to_string());
+        let constraint = match self.constraints.get_or_init(make) {
+            Ok(constraints) => constraints.of(form).map_err(|error| error.to_string()),
+            Err(reason) => Err(reason.clone()),
+        };
+        constraint.map_err(|reason| ApiError::field("response_format", reason).with_code("unsupported_form"))
     }
 
     /// Fails unless the client shows the key, where one is asked for.

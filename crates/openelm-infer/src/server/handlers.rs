@@ -77,7 +77,7 @@ async fn begin(
     let body = body.map_err(|_| ApiError::invalid("the body did not come in time").with_status(StatusCode::REQUEST_TIMEOUT))??;
     // A long prompt takes a while to tokenize, and other clients need this thread.
     let worker = Arc::clone(app);
-    let prepared = tokio::task::spawn_blocking(move || prepare(endpoint, &body, &worker.model, worker.context)).await;
+    let prepared = tokio::task::spawn_blocking(move || prepare(endpoint, &body, &worker)).await;
     let prepared = prepared.map_err(|error| ApiError::model_failed(&format!("reading the request: {error}")))??;
     let Prepared { sequences, wishes, choices: per_prompt, stream, include_usage } = prepared;
     let (sender, events) = unbounded_channel();

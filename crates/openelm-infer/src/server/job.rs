@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::constraint::Constraint;
 use crate::sampler::SamplingSettings;
 use crate::server::error::ApiError;
 use crate::server::logprobs::TokenLogprob;
@@ -19,6 +20,8 @@ pub(super) struct Wishes {
     /// Taken off for each time that the answer has the token.
     pub frequency_penalty: f32,
     pub logit_bias: Vec<(u32, f32)>,
+    /// What each answer begins with, where it must have a form.
+    pub constraint: Option<Constraint>,
     pub max_tokens: usize,
     pub stop: Vec<String>,
     pub ignore_eos: bool,

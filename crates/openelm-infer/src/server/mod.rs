@@ -11,6 +11,7 @@ mod connections;
 mod echo;
 mod error;
 mod fields;
+mod form;
 mod handlers;
 mod job;
 mod logprobs;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use openelm_tokenizer::ChatMessage;
 use serde_json::Value;
 
+use crate::server::app::App;
 use crate::server::error::ApiError;
 use crate::server::fields::{Fields, unsupported};
 use crate::server::job::{Sequence, Wishes};
@@ -50,8 +51,9 @@ struct Prompt {
     text: Option<String>,
 }
 
-/// Reads the body of a request. `context` positions hold a sequence.
-pub(super) fn prepare(endpoint: Endpoint, body: &[u8], model: &ServedModel, context: usize) -> Result<Prepared, ApiError> {
+/// Reads the body of a request.
+pub(super) fn prepare(endpoint: Endpoint, body: &[u8], app: &App) -> Result<Prepared, ApiError> {
+    let model = &app.model;
     let mut fields = Fields::parse(body)?;
     let vocabulary = model.decoder.config().vocab_size;
     let mut common = common(&mut fields, &model.name, vocabulary)?;
@@ -62,10 +64,11 @@ pub(super) fn prepare(endpoint: Endpoint, body: &[u8], model: &ServedModel, cont
     fields.finish()?;
     check_choices(prompts.len(), common.choices)?;
     // The last token of a prompt is read for what follows it alone.
-    let room = context.saturating_add(usize::from(common.wishes.max_tokens == 0));
+    let room = app.context.saturating_add(usize::from(common.wishes.max_tokens == 0));
     for prompt in &prompts {
         check_prompt(endpoint, &prompt.ids, vocabulary, room)?;
     }
+    common.wishes.constraint = common.form.as_ref().map(|form| app.constraint(form)).transpose()?;
     let choices = common.choices;
     let sequences = prompts.into_iter().enumerate().flat_map(|(place, Prompt { ids, text })| {
         let (prompt, echo): (Arc<[u32]>, Option<Arc<str>>) = (ids.into(), text.filter(|_| common.wishes.echo).map(Arc::from));
@@ -126,7 +129,6 @@ fn chat(fields: &mut Fields, common: &mut Common, model: &ServedModel) -> Result
     fields.only("functions", empty)?;
     fields.only("tool_choice", |value| value == "none")?;
     fields.only("function_call", |value| value == "none")?;
-    fields.only("response_format", |value| value.get("type").is_some_and(|kind| kind == "text"))?;
     fields.only("modalities", |value| value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")))?;
     let messages = messages(fields.take("messages"))?;
     let ids = model.template.encode(&messages, &model.tokenizer, true);

@@ -154,18 +154,28 @@ impl Row {
 
     /// Takes what a step said: scores of the prompt, or the next token and those behind it that were guessed. True: the answer is
     /// whole.
-    pub fn hear(&mut self, said: Said, vocabulary: usize, tokenizer: &Tokenizer, context: usize, metrics: &Metrics) -> bool {
+    ///
+    /// # Errors
+    /// When no token can follow in the form that the answer must have.
+    pub fn hear(
+        &mut self,
+        said: Said,
+        vocabulary: usize,
+        tokenizer: &Tokenizer,
+        context: usize,
+        metrics: &Metrics,
+    ) -> Result<bool, InferError> {
         if let Some(echo) = self.echo.as_mut().filter(|echo| echo.unscored() > 0) {
             echo.hear(&said, &self.prompt, vocabulary, tokenizer);
-            return self.tell_prompt();
+            return Ok(self.tell_prompt());
         }
-        let Said::Logits(mut logits) = said else { return false };
+        let Said::Logits(mut logits) = said else { return Ok(false) };
         let guesses = self.ids.split_off(self.ids.len() - std::mem::take(&mut self.guessed));
         metrics.guesses.add(guesses.len());
         let mut whole = false;
         // The logits behind the last token, then those behind each guess: they hold as long as the guesses are what is drawn.
         for (number, logits) in logits.chunks_exact_mut(vocabulary.max(1)).enumerate() {
-            whole = self.advance(logits, tokenizer, context, metrics);
+            whole = self.advance(logits, tokenizer, context, metrics)?;
             if whole || guesses.get(number) != self.ids.last() {
                 break;
             }
@@ -174,16 +184,16 @@ impl Row {
         if !guesses.is_empty() {
             self.cache.truncate(self.ids.len() - 1);
         }
-        whole
+        Ok(whole)
     }
 
     /// Makes the next token of `logits` [vocabulary], the ones behind the last token, and tells the client. True: the answer is whole.
-    fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, context: usize, metrics: &Metrics) -> bool {
+    fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, context: usize, metrics: &Metrics) -> Result<bool, InferError> {
         let request = Arc::clone(&self.request);
         let wishes = &request.wishes;
         let raw = wishes.logprobs.map(|count| (count, logits.to_vec()));
         self.bend(logits);
-        let id = self.sampler.pick(logits, &self.ids);
+        let id = self.sampler.pick(logits, &self.ids)?;
         self.ids.push(id);
         *self.counts.entry(id).or_default() += 1;
         let now = Instant::now();
@@ -200,7 +210,7 @@ impl Row {
         let (mut text, stopped) = self.stops.push(&new);
         // The position of the last token made is filled only when it is read.
         let full = made >= wishes.max_tokens || self.ids.len() > context;
-        let reason = match (ended || stopped, full) {
+        let reason = match (ended || stopped || self.sampler.is_whole(), full) {
             (true, _) => Some(FinishReason::Stop),
             (false, true) => Some(FinishReason::Length),
             (false, false) => None,
@@ -224,7 +234,7 @@ impl Row {
         if let Some(reason) = reason {
             let _ = request.events.send(Event::Finished { choice: self.choice, reason, usage: self.usage() });
         }
-        reason.is_some()
+        Ok(reason.is_some())
     }
 
     /// Bias and penalties that are added to logits.

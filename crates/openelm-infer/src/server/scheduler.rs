@@ -122,7 +122,7 @@ impl Scheduler {
         let sampling = request.wishes.sampling;
         let sampler = Sampler::new(SamplingSettings { seed: sampling.seed.wrapping_add(sequence.choice as u64), ..sampling });
         let sampler = match sampler {
-            Ok(sampler) => sampler,
+            Ok(sampler) => sampler.constrained(request.wishes.constraint.clone()),
             Err(error) => {
                 let _ = request.events.send(Event::Failed(ApiError::invalid(error.to_string())));
                 return;
@@ -196,8 +196,10 @@ impl Scheduler {
         // From the back, for a row that is taken out is replaced by the last one.
         for (place, said) in all.into_iter().rev() {
             let Some(row) = self.rows.get_mut(place) else { continue };
-            if row.hear(said, vocabulary, &self.tokenizer, self.context, &self.metrics) {
-                self.release(place);
+            match row.hear(said, vocabulary, &self.tokenizer, self.context, &self.metrics) {
+                Ok(false) => {}
+                Ok(true) => self.release(place),
+                Err(error) => self.fail(&[place], &error.to_string()),
             }
         }
         self.metrics.step_seconds.observe(begin.elapsed());

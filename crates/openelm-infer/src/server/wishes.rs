@@ -4,9 +4,11 @@ use std::hash::{BuildHasher, RandomState};
 
 use serde_json::Value;
 
+use crate::constraint::AnswerForm;
 use crate::sampler::{Sampler, SamplingSettings};
 use crate::server::error::ApiError;
 use crate::server::fields::{Fields, unsupported};
+use crate::server::form::form;
 use crate::server::job::Wishes;
 
 /// Answers to one request at most.
@@ -19,7 +21,9 @@ pub(super) const MOST_LOGPROBS: u64 = 20;
 /// What a request says beside its prompt.
 #[derive(Debug)]
 pub(super) struct Common {
+    /// The constraint is made of the form by whoever knows the tokens.
     pub wishes: Wishes,
+    pub form: Option<AnswerForm>,
     /// Answers for each prompt.
     pub choices: usize,
     pub stream: bool,
@@ -48,6 +52,7 @@ pub(super) fn common(fields: &mut Fields, served: &str, vocabulary: usize) -> Re
         presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         logit_bias: logit_bias(fields.take("logit_bias"), vocabulary)?,
+        constraint: None,
         max_tokens: 0,
         stop: stops(fields.take("stop"))?,
         ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
@@ -57,7 +62,7 @@ pub(super) fn common(fields: &mut Fields, served: &str, vocabulary: usize) -> Re
     let choices = fields.integer("n", 1, MOST_CHOICES)?.unwrap_or(1) as usize;
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields.take("stream_options"), stream)?;
-    Ok(Common { wishes, choices, stream, include_usage })
+    Ok(Common { wishes, form: form(fields)?, choices, stream, include_usage })
 }
 
 /// Any whole number; negative ones are seeds of their own.

@@ -82,7 +82,8 @@ fn wrong_requests_name_what_is_wrong() {
         (CHAT, json!({"messages": [{"role": "user", "content": "x", "name": "Ann"}]}), 400, "messages[0].name", "not supported"),
         (CHAT, json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), 400, "messages[0]", "text alone"),
         (CHAT, json!({"messages": message, "tools": [{"type": "function"}]}), 400, "tools", "not supported"),
-        (CHAT, json!({"messages": message, "response_format": {"type": "json_object"}}), 400, "response_format", "not supported"),
+        (CHAT, json!({"messages": message, "response_format": {"type": "xml"}}), 400, "response_format", "json_schema"),
+        (CHAT, json!({"messages": message, "structured_outputs": {"regex": "("}}), 400, "response_format", "form of the answer"),
         (CHAT, json!({"messages": message, "top_logprobs": 3}), 400, "top_logprobs", "logprobs to be true"),
         (CHAT, json!({"messages": message, "reasoning_effort": "high"}), 400, "reasoning_effort", "not supported"),
     ] {

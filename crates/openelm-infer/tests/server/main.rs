@@ -4,6 +4,7 @@
 mod answers;
 mod client;
 mod echo;
+mod forms;
 mod guesses;
 mod limits;
 mod model;
