@@ -70,6 +70,7 @@ impl Team<'_> {
         let tokens = self.places.len();
         let all: Vec<usize> = (0..tokens).collect();
         let mut input = Prepared::default();
+        let mut sums = vec![0.0; 2 * MOST_ROWS * MOST_TOKENS];
         let last = self.model.blocks.len().saturating_sub(1);
         for (layer, block) in self.model.blocks.iter().enumerate() {
             let heads = block.shape.heads;
@@ -77,7 +78,7 @@ impl Team<'_> {
             // SAFETY: each phase writes what no phase beside it reads, every task its own part; phases are kept apart by the member.
             unsafe {
                 self.norm(block.attn_norm, &all, &block.qkv_proj, &mut input);
-                self.product(member, &block.qkv_proj, &input, |row, token, sums| {
+                self.product(member, &block.qkv_proj, &input, &mut sums, |row, token, sums| {
                     self.joint.part(token * joint_width + row, sums.len()).copy_from_slice(sums);
                 });
                 self.attention(member, layer, heads);
@@ -91,19 +92,19 @@ impl Team<'_> {
                     let x = self.x.part(rows[token] * self.model.model_dim + row, sums.len());
                     x.iter_mut().zip(sums).for_each(|(x, sum)| *x += sum);
                 };
-                self.product(member, &block.out_proj, &input, add);
+                self.product(member, &block.out_proj, &input, &mut sums, add);
                 self.norm(block.ffn_norm, rows, &block.proj_1, &mut input);
-                self.feed(member, &block.proj_1, ffn_dim, block.shape.gated, &input);
+                self.feed(member, &block.proj_1, ffn_dim, block.shape.gated, &input, &mut sums);
                 let in_order: Vec<usize> = (0..rows.len()).collect();
                 self.gather(&self.hidden, ffn_dim, &in_order, &block.proj_2, &mut input);
-                self.product(member, &block.proj_2, &input, add);
+                self.product(member, &block.proj_2, &input, &mut sums, add);
             }
         }
         let vocabulary = self.model.head.rows();
         // SAFETY: as above.
         unsafe {
             self.norm(self.model.norm, wanted, &self.model.head, &mut input);
-            self.product(member, &self.model.head, &input, |row, token, sums| {
+            self.product(member, &self.model.head, &input, &mut sums, |row, token, sums| {
                 self.logits.part(token * vocabulary + row, sums.len()).copy_from_slice(sums);
             });
         }
@@ -136,15 +137,21 @@ impl Team<'_> {
         }
     }
 
-    /// All rows of `weights` times the input; `store` is given the first row, the token and the sums.
-    unsafe fn product(&self, member: &Member<'_>, weights: &StoredRows<'_>, input: &Prepared, store: impl Fn(usize, usize, &[f32])) {
+    /// All rows of `weights` times the input; `store` is given the first row, the token and the sums, which are made in `space`.
+    unsafe fn product(
+        &self,
+        member: &Member<'_>,
+        weights: &StoredRows<'_>,
+        input: &Prepared,
+        space: &mut [f32],
+        store: impl Fn(usize, usize, &[f32]),
+    ) {
         let rows = weights.rows();
         let run = run_of(weights, rows, member.count());
-        let mut sums = [0.0; MOST_ROWS * MOST_TOKENS];
         member.share(rows.div_ceil(run), |task| {
             let first = task * run;
             let count = run.min(rows - first);
-            let sums = &mut sums[..count * input.tokens];
+            let sums = &mut space[..count * input.tokens];
             // SAFETY: the instruction set is available.
             unsafe { multiply_rows(self.isa, weights, first, count, input, sums) };
             for (token, sums) in sums.chunks_exact(count).enumerate() {
@@ -154,10 +161,9 @@ impl Team<'_> {
     }
 
     /// The feed-forward part up to its hidden layer: gate and up meet in one task.
-    unsafe fn feed(&self, member: &Member<'_>, proj_1: &StoredRows<'_>, width: usize, gated: bool, input: &Prepared) {
+    unsafe fn feed(&self, member: &Member<'_>, proj_1: &StoredRows<'_>, width: usize, gated: bool, input: &Prepared, space: &mut [f32]) {
         let run = run_of(proj_1, width, member.count());
-        let mut gates = [0.0; MOST_ROWS * MOST_TOKENS];
-        let mut ups = [0.0; MOST_ROWS * MOST_TOKENS];
+        let (gates, ups) = space.split_at_mut(MOST_ROWS * MOST_TOKENS);
         member.share(width.div_ceil(run), |task| {
             let first = task * run;
             let count = run.min(width - first);

@@ -1,4 +1,5 @@
-//! llama.cpp's blocks in AVX-512, 64 weights at a time in their own order: levels in 64 bytes, and a scale and an offset for every 4.
+//! llama.cpp's blocks in AVX-512, 64 weights at a time in their own order: levels in 64 bytes, and a scale and an offset for every 4; or
+//! the scales and offsets of 256 weights in one register.
 //!
 //! What must stay true: the same levels, scales and offsets as [`layout`](super::layout) gives.
 
@@ -18,6 +19,10 @@ pub(super) trait Blocks512 {
     const WEIGHTS: usize;
     /// Bytes of a step.
     const BYTES: usize;
+    /// Whether 16 weights share a scale, instead of 32.
+    const FINE: bool = false;
+    /// What the offsets of [`lanes`](Self::lanes) are to be multiplied with.
+    const OFFSET: f32 = 1.0;
     /// What is worked out once for a step.
     type Head: Copy;
 
@@ -30,6 +35,31 @@ pub(super) trait Blocks512 {
     /// # Safety
     /// As [`head`](Self::head).
     unsafe fn chunk<const HALF: bool>(at: *const u8, head: Self::Head, index: usize) -> Chunk512;
+
+    /// Of 256 weights the 8 scales and, but for [`OFFSET`](Self::OFFSET), the 8 offsets; where [`FINE`](Self::FINE), the 16 scales, whose
+    /// offsets they are too. Of `blocks` blocks of 32 alone when there are less than 8: the others have none.
+    ///
+    /// # Safety
+    /// As [`head`](Self::head); `at` holds the blocks.
+    unsafe fn lanes(at: *const u8, blocks: usize) -> __m512;
+}
+
+/// The f16 values at `at`, `bytes` apart, of `blocks` blocks.
+///
+/// # Safety
+/// As [`Blocks512::lanes`].
+#[inline(always)]
+unsafe fn eight_halves(at: *const u8, bytes: usize, blocks: usize) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let half = |block: usize| at.add(block * bytes).cast::<i16>().read_unaligned();
+        if blocks == 8 {
+            return _mm_set_epi16(half(7), half(6), half(5), half(4), half(3), half(2), half(1), half(0));
+        }
+        let mut halves = [0; 8];
+        halves.iter_mut().enumerate().take(blocks).for_each(|(block, to)| *to = half(block));
+        _mm_loadu_si128(halves.as_ptr().cast())
+    }
 }
 
 /// Two f16 values as 8 lanes each; the second is 0 where `HALF`.
@@ -82,11 +112,12 @@ unsafe fn fifth_bits<const HALF: bool>(levels: __m512i, first: *const u8, second
 }
 
 macro_rules! small {
-    ($name:ident, $bytes:literal, |$half:ident, $at:ident, $next:ident| $chunk:expr) => {
+    ($name:ident, $bytes:literal, offset $offset:literal, minimum $minimum:literal, |$half:ident, $at:ident, $next:ident| $chunk:expr) => {
         pub(super) struct $name;
         impl Blocks512 for $name {
             const WEIGHTS: usize = 64;
             const BYTES: usize = 2 * $bytes;
+            const OFFSET: f32 = $offset;
             type Head = ();
 
             #[inline(always)]
@@ -98,11 +129,21 @@ macro_rules! small {
                 // SAFETY: the caller's promise; the second block is not touched where there is none.
                 unsafe { $chunk }
             }
+
+            #[inline(always)]
+            unsafe fn lanes(at: *const u8, blocks: usize) -> __m512 {
+                // SAFETY: the caller's promise. A block begins with its scale.
+                unsafe {
+                    let scales = eight_halves(at, $bytes, blocks);
+                    let offsets = if $minimum == 0 { scales } else { eight_halves(at.add($minimum), $bytes, blocks) };
+                    _mm512_cvtph_ps(_mm256_set_m128i(offsets, scales))
+                }
+            }
         }
     };
 }
 
-small!(Q8_0, 34, |HALF, at, next| {
+small!(Q8_0, 34, offset -128.0, minimum 0, |HALF, at, next| {
     let first = _mm512_castsi256_si512(_mm256_loadu_si256(at.add(2).cast()));
     let second = if HALF { _mm256_setzero_si256() } else { _mm256_loadu_si256(next.add(2).cast()) };
     let levels = _mm512_xor_si512(_mm512_inserti64x4::<1>(first, second), _mm512_set1_epi8(-128));
@@ -110,18 +151,18 @@ small!(Q8_0, 34, |HALF, at, next| {
     Chunk512 { levels, scales, offsets: _mm512_mul_ps(scales, _mm512_set1_ps(-128.0)) }
 });
 
-small!(Q4_0, 18, |HALF, at, next| {
+small!(Q4_0, 18, offset -8.0, minimum 0, |HALF, at, next| {
     let scales = two_scales::<HALF>(at, next);
     Chunk512 { levels: nibbles::<HALF>(at.add(2), next.wrapping_add(2)), scales, offsets: _mm512_mul_ps(scales, _mm512_set1_ps(-8.0)) }
 });
 
-small!(Q5_0, 22, |HALF, at, next| {
+small!(Q5_0, 22, offset -16.0, minimum 0, |HALF, at, next| {
     let scales = two_scales::<HALF>(at, next);
     let levels = fifth_bits::<HALF>(nibbles::<HALF>(at.add(6), next.wrapping_add(6)), at.add(2), next.wrapping_add(2));
     Chunk512 { levels, scales, offsets: _mm512_mul_ps(scales, _mm512_set1_ps(-16.0)) }
 });
 
-small!(Q5_1, 24, |HALF, at, next| {
+small!(Q5_1, 24, offset 1.0, minimum 2, |HALF, at, next| {
     let (scales, offsets) = (two_scales::<HALF>(at, next), two_scales::<HALF>(at.add(2), next.wrapping_add(2)));
     let levels = fifth_bits::<HALF>(nibbles::<HALF>(at.add(8), next.wrapping_add(8)), at.add(4), next.wrapping_add(4));
     Chunk512 { levels, scales, offsets }
@@ -187,6 +228,12 @@ impl Blocks512 for Q4K {
             Chunk512 { levels: _mm512_and_si512(both, _mm512_set1_epi8(15)), scales, offsets }
         }
     }
+
+    #[inline(always)]
+    unsafe fn lanes(at: *const u8, _: usize) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { k_scales(at) }
+    }
 }
 
 pub(super) struct Q5K;
@@ -217,12 +264,20 @@ impl Blocks512 for Q5K {
             Chunk512 { levels: _mm512_or_si512(_mm512_and_si512(both, _mm512_set1_epi8(15)), bits), scales, offsets }
         }
     }
+
+    #[inline(always)]
+    unsafe fn lanes(at: *const u8, _: usize) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { k_scales(at) }
+    }
 }
 
 pub(super) struct Q6K;
 impl Blocks512 for Q6K {
     const WEIGHTS: usize = 256;
     const BYTES: usize = 210;
+    const FINE: bool = true;
+    const OFFSET: f32 = -32.0;
     type Head = __m512;
 
     #[inline(always)]
@@ -250,5 +305,11 @@ impl Blocks512 for Q6K {
             let scales = _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * index as i32)), head);
             Chunk512 { levels, scales, offsets: _mm512_mul_ps(scales, _mm512_set1_ps(-32.0)) }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn lanes(at: *const u8, _: usize) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { Self::head::<false>(at) }
     }
 }

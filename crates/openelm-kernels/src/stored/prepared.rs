@@ -10,6 +10,10 @@ pub(super) const BLOCK: usize = 32;
 const WHOLE: usize = 64;
 /// Values that share a place in `scales` and `sums`: the lanes of 4 products of 8 bits.
 const GROUP: usize = 4;
+/// Values that share a place in `lanes`: 8 blocks.
+pub(super) const STEP: usize = 256;
+/// Factors of a step.
+pub(super) const LANES: usize = 48;
 
 /// Some rows of activations, each [columns].
 #[derive(Debug, Default)]
@@ -20,10 +24,13 @@ pub(crate) struct Prepared {
     pub(crate) values: Vec<f32>,
     /// [tokens, whole]; empty when nothing is quantised.
     pub(crate) levels: Vec<i8>,
-    /// The scale of each group of 4 levels: [tokens, whole / 4]
+    /// The scale of each group of 4 levels: [tokens, whole / 4]; not with AVX-512's dot products of bytes.
     pub(crate) scales: Vec<f32>,
-    /// scale · Σ of each group of 4 levels: [tokens, whole / 4]
+    /// scale · Σ of each group of 4 levels: [tokens, whole / 4]; as `scales`.
     pub(crate) sums: Vec<f32>,
+    /// For those alone, for each 256 levels: 8 scales and 8 times scale · Σ, of 32 levels each; then 16 scales and 16 times scale · Σ, of 16
+    /// levels each: [tokens, steps, 48]
+    pub(super) lanes: Vec<f32>,
 }
 
 impl Prepared {
@@ -40,17 +47,47 @@ impl Prepared {
 
     /// Makes levels, scales and sums of the values.
     pub(crate) fn quantise(&mut self, isa: crate::Isa) {
-        let (whole, groups) = (self.whole(), self.whole() / GROUP);
+        let whole = self.whole();
         self.levels.resize(self.tokens * whole, 0);
+        let in_lanes = isa.has_avx512_bf16();
+        let (groups, lanes) = if in_lanes { (0, self.lanes_per_token()) } else { (whole / GROUP, 0) };
         self.scales.resize(self.tokens * groups, 0.0);
         self.sums.resize(self.tokens * groups, 0.0);
+        self.lanes.resize(self.tokens * lanes, 0.0);
         for token in 0..self.tokens {
             let values = &self.values[token * self.columns..(token + 1) * self.columns];
             let levels = &mut self.levels[token * whole..(token + 1) * whole];
-            let groups = token * groups..(token + 1) * groups;
             // SAFETY: the instruction set is available, and every slice is a row's.
-            unsafe { quantise(isa, values, levels, &mut self.scales[groups.clone()], &mut self.sums[groups]) };
+            unsafe {
+                if in_lanes {
+                    quantise_to_lanes(isa, values, levels, &mut self.lanes[token * lanes..(token + 1) * lanes]);
+                } else {
+                    let groups = token * groups..(token + 1) * groups;
+                    quantise(isa, values, levels, &mut self.scales[groups.clone()], &mut self.sums[groups]);
+                }
+            }
         }
+    }
+
+    /// Places of a token in `lanes`.
+    pub(super) fn lanes_per_token(&self) -> usize {
+        self.columns.div_ceil(STEP) * LANES
+    }
+
+    /// The scale of a level, and scale · Σ of the 32 it belongs to.
+    #[cfg(test)]
+    pub(super) fn scale_and_sum(&self, token: usize, column: usize) -> (f32, f32) {
+        if self.lanes.is_empty() {
+            let first = (token * self.whole() + column / BLOCK * BLOCK) / GROUP;
+            return (self.scales[first], self.sums[first..first + BLOCK / GROUP].iter().sum());
+        }
+        let (step, block) = (column / STEP, column % STEP / BLOCK);
+        let lanes = &self.lanes[token * self.lanes_per_token() + step * LANES..][..LANES];
+        let fine = [2 * block, 2 * block + 1];
+        assert!(fine.iter().all(|place| lanes[16 + place] == lanes[block]), "scales of the halves");
+        let sum: f32 = fine.iter().map(|place| lanes[32 + place]).sum();
+        assert!((sum - lanes[8 + block]).abs() <= 1e-5 * (1.0 + sum.abs()), "sums of the halves");
+        (lanes[block], lanes[8 + block])
     }
 }
 
@@ -101,6 +138,26 @@ simd_fn! {
     }
 }
 
+simd_fn! {
+    /// One row into levels and lanes.
+    fn quantise_to_lanes<S>(values: &[f32], levels: &mut [i8], lanes: &mut [f32]) {
+        lanes.fill(0.0);
+        for (number, levels) in levels.chunks_exact_mut(BLOCK).enumerate() {
+            let first = (number * BLOCK).min(values.len());
+            let count = BLOCK.min(values.len() - first);
+            let (scale, rounded) = round_block::<S>(Source::F32(values.as_ptr().add(first)), count, levels);
+            // What fills the last 64 up may lie past the last step.
+            let (step, block) = (number / (STEP / BLOCK), number % (STEP / BLOCK));
+            let Some(lanes) = lanes.get_mut(step * LANES..(step + 1) * LANES) else { continue };
+            let halves = [0, 16].map(|half| scale * S::sum(S::load(rounded.as_ptr().add(half))));
+            (lanes[block], lanes[8 + block]) = (scale, halves[0] + halves[1]);
+            for (half, sum) in halves.into_iter().enumerate() {
+                (lanes[16 + 2 * block + half], lanes[32 + 2 * block + half]) = (scale, sum);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,18 +174,16 @@ mod tests {
                 prepared.quantise(isa);
                 let whole = prepared.whole();
                 for token in 0..2 {
-                    for i in 0..whole {
+                    for i in 0..columns {
                         let level = prepared.levels[token * whole + i];
-                        let scale = prepared.scales[(token * whole + i) / GROUP];
-                        let expected = if i < columns { values[token * columns + i] } else { 0.0 };
+                        let (scale, sum) = prepared.scale_and_sum(token, i);
+                        let expected = values[token * columns + i];
                         assert!((scale * f32::from(level) - expected).abs() <= 0.5001 * scale, "{isa:?} {columns} {i}");
+                        let block = &prepared.levels[token * whole + i / BLOCK * BLOCK..][..BLOCK];
+                        let total: i32 = block.iter().map(|level| i32::from(*level)).sum();
+                        assert!((sum - scale * total as f32).abs() < 1e-3, "{isa:?} {columns} {i}");
                     }
-                    for group in 0..whole / GROUP {
-                        let at = token * whole + group * GROUP;
-                        let levels: i32 = prepared.levels[at..at + GROUP].iter().map(|level| i32::from(*level)).sum();
-                        let expected = prepared.scales[at / GROUP] * levels as f32;
-                        assert!((prepared.sums[at / GROUP] - expected).abs() < 1e-3, "{isa:?} {columns} {group}");
-                    }
+                    assert!(prepared.levels[token * whole + columns..(token + 1) * whole].iter().all(|level| *level == 0));
                 }
             }
         }

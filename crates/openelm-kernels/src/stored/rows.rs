@@ -167,7 +167,7 @@ mod tests {
                                     let x = match dtype.is_quantised() {
                                         true => {
                                             let at = token * x.whole() + i;
-                                            f64::from(x.levels[at]) * f64::from(x.scales[at / 4])
+                                            f64::from(x.levels[at]) * f64::from(x.scale_and_sum(token, i).0)
                                         }
                                         false => f64::from(x.values[token * columns + i]),
                                     };
