@@ -2,12 +2,13 @@
 //! products of tiles of them (AMX).
 //!
 //! A task takes a strip of columns (rows of the weights): it unpacks them block by block into panels [group of 4][column][4 bytes] with
-//! the scales of every 32, and goes over all tokens; the sums of a strip stay in the second-level cache.
+//! the scales of every 32 (of every 16 with AVX-512 where the type has them), and goes over all tokens; the sums of a strip stay in the
+//! second-level cache.
 //!
 //! What must stay true: sums of one element are added in the order of the blocks, whoever computes them.
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 use openelm_formats::DType;
 
@@ -20,7 +21,7 @@ use super::layout::with_type;
 use super::matrix::StoredRows;
 #[cfg(target_arch = "aarch64")]
 use super::neon_bytes::{self, HEIGHT};
-use super::prepared::BLOCK;
+use super::prepared::{BLOCK, STEP};
 use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
@@ -35,6 +36,8 @@ const PANELS: usize = 2;
 pub(super) const STRIP: usize = PANELS * WIDTH;
 /// Values of the inner dimension that are unpacked at a time: a multiple of every type's block.
 const INNER: usize = 512;
+/// The shortest run of weights that share a scale.
+const FINE: usize = 16;
 /// Rows of a tile of dot products.
 #[cfg(target_arch = "x86_64")]
 const HEIGHT: usize = 6;
@@ -48,18 +51,30 @@ fn height(isa: Isa) -> usize {
     }
 }
 
-/// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with dot products of bytes.
+/// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with dot products of bytes, or for every 16
+/// with AVX-512's, for which tiles of AMX and Arm's registers are too long.
 pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
-    let known = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
+    let both = |known: fn(DType) -> bool| known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype));
+    let coarse = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
     let dots = isa.has_avx512_bf16() || isa == Isa::NeonDot;
-    dots && known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype))
+    dots && both(coarse) || isa == Isa::Avx512Bf16 && both(is_fine)
+}
+
+/// Whether 16 weights share a scale.
+fn is_fine(dtype: DType) -> bool {
+    dtype == DType::Q6_K
+}
+
+/// Weights that share a scale.
+pub(super) fn run_of(rows: &StoredRows<'_>) -> usize {
+    if is_fine(rows.first.dtype) { FINE } else { BLOCK }
 }
 
 /// One strip's unpacked weights.
 struct Panels<'a> {
     /// [panel][group of 4][column][4 bytes] as words.
     levels: &'a mut [u32],
-    /// [block of 32][column]
+    /// [run of weights that share a scale][column]
     scales: &'a mut [f32],
     offsets: &'a mut [f32],
 }
@@ -67,7 +82,7 @@ struct Panels<'a> {
 /// x [tokens, k] · Wᵀ of `rows` [n, k] into `target` [tokens, n].
 pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, target: Target<'_>) {
     let (tokens, columns, n) = (x.tokens, x.columns, rows.rows());
-    assert!(fits(cpu.isa, rows) && columns == rows.columns(), "weights with a scale for every 32");
+    assert!(fits(cpu.isa, rows) && columns == rows.columns() && x.run == run_of(rows), "weights and activations of one kind");
     let (to, halves, base) = match target {
         Target::Store(to) => (Some(Parts::new(to)), None, None),
         Target::Sum(to, base) => (Some(Parts::new(to)), None, Some(base)),
@@ -75,7 +90,7 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
         Target::Accumulate(_) | Target::Strips(_) => unreachable!("inference stores or adds to another matrix"),
     };
     let level_words = PANELS * INNER / 4 * WIDTH;
-    let scale_words = INNER / BLOCK * STRIP;
+    let scale_words = INNER / run_of(rows) * STRIP;
     let row_words = WIDTH * INNER / 4;
     let most = height(cpu.isa);
     cpu.threads.for_each(n.div_ceil(STRIP), |task| {
@@ -190,6 +205,7 @@ fn zero_of(dtype: DType) -> Option<i32> {
         DType::Q8_0 => Some(128),
         DType::Q4_0 => Some(8),
         DType::Q5_0 => Some(16),
+        DType::Q6_K => Some(32),
         _ => None,
     }
 }
@@ -215,10 +231,20 @@ unsafe fn unpack_row<B: Blocks512>(bytes: *const u8, begin: usize, inner: usize,
                 return;
             }
             let head = B::head::<false>(at);
+            if B::FINE {
+                let mut all = [0.0; STEP / FINE];
+                _mm512_storeu_ps(all.as_mut_ptr(), B::lanes(at, STEP / BLOCK));
+                for (run, scale) in all.into_iter().enumerate() {
+                    *scales.add((column / FINE + run) * STRIP) = scale;
+                }
+            }
             for index in 0..B::WEIGHTS / 64 {
                 let chunk = B::chunk::<false>(at, head, index);
                 let (column, block) = (column + 64 * index, block + 2 * index);
                 _mm512_storeu_si512(to.add(column).cast(), chunk.levels);
+                if B::FINE {
+                    continue;
+                }
                 *scales.add(block * STRIP) = _mm512_cvtss_f32(chunk.scales);
                 *offsets.add(block * STRIP) = _mm512_cvtss_f32(chunk.offsets);
                 *scales.add((block + 1) * STRIP) = _mm_cvtss_f32(_mm512_extractf32x4_ps::<2>(chunk.scales));
@@ -256,7 +282,7 @@ unsafe fn multiply(
             levels: x.levels.as_ptr().add(tile * x.columns + begin),
             columns: x.columns,
             scales: x.scales.as_ptr().add(at),
-            totals: x.totals.as_ptr().add(at),
+            totals: x.totals.as_ptr().add(at * (BLOCK / x.run)),
             sums: x.sums.as_ptr().add(at),
             per_row,
         };
@@ -281,9 +307,10 @@ unsafe fn multiply(
         #[cfg(target_arch = "x86_64")]
         macro_rules! by_height {
             ($($rows:literal)*) => {
-                match (height, shift) {
-                    $(($rows, Some(zero)) => tile_product::<$rows, false>(&side, blocks, levels, scales, offsets, zero, to),)*
-                    $(($rows, None) => tile_product::<$rows, true>(&side, blocks, levels, scales, offsets, 0, to),)*
+                match (height, shift, x.run) {
+                    $(($rows, Some(zero), BLOCK) => tile_product::<$rows, 1, false>(&side, blocks, levels, scales, offsets, zero, to),)*
+                    $(($rows, Some(zero), FINE) => tile_product::<$rows, 2, false>(&side, blocks, levels, scales, offsets, zero, to),)*
+                    $(($rows, None, _) => tile_product::<$rows, 1, true>(&side, blocks, levels, scales, offsets, 0, to),)*
                     _ => unreachable!("{height} rows in a tile"),
                 }
             };
@@ -305,13 +332,15 @@ pub(super) struct Side {
     pub(super) per_row: usize,
 }
 
+/// With `RUNS` scales for every 32 weights, and a zero level that all weights share unless there are `OFFSETS`.
+///
 /// # Safety
 /// As in [`byte_product`], with AVX-512 VNNI.
 // Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
 #[allow(clippy::needless_range_loop)]
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn tile_product<const ROWS: usize, const OFFSETS: bool>(
+unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(
     side: &Side,
     blocks: usize,
     levels: *const u32,
@@ -328,28 +357,31 @@ unsafe fn tile_product<const ROWS: usize, const OFFSETS: bool>(
                 sums[row][half] = _mm512_loadu_ps(to.add(row * STRIP + 16 * half));
             }
         }
-        for block in 0..blocks {
+        let (mut levels, mut x) = (levels, side.levels);
+        for run in 0..blocks * RUNS {
+            let block = run / RUNS;
             let mut products = [[_mm512_setzero_si512(); 2]; ROWS];
             if !OFFSETS {
                 // Levels stand above a common zero: its share is taken away at once.
                 for row in 0..ROWS {
-                    let share = _mm512_set1_epi32(-zero * *side.totals.add(row * side.per_row + block));
+                    let share = _mm512_set1_epi32(-zero * *side.totals.add(row * side.per_row * RUNS + run));
                     products[row] = [share; 2];
                 }
             }
-            for group in 0..BLOCK / 4 {
-                let at = levels.add((block * BLOCK / 4 + group) * WIDTH);
-                let weights = [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(16).cast())];
+            for _ in 0..BLOCK / RUNS / 4 {
+                let weights = [_mm512_loadu_si512(levels.cast()), _mm512_loadu_si512(levels.add(16).cast())];
                 for row in 0..ROWS {
-                    let four = side.levels.add(row * side.columns + block * BLOCK + 4 * group);
-                    let four = _mm512_set1_epi32(four.cast::<i32>().read_unaligned());
+                    let four = _mm512_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
                     for half in 0..2 {
                         products[row][half] = _mm512_dpbusd_epi32(products[row][half], weights[half], four);
                     }
                 }
+                (levels, x) = (levels.add(WIDTH), x.add(4));
+                // Nothing is done, but what follows is not loaded before: the compiler would, and put sums into memory to make room.
+                asm!("/* {0} {1} */", inout(reg) levels, inout(reg) x, options(pure, nomem, nostack, preserves_flags));
             }
             for half in 0..2 {
-                let scale = _mm512_loadu_ps(scales.add(block * STRIP + 16 * half));
+                let scale = _mm512_loadu_ps(scales.add(run * STRIP + 16 * half));
                 for row in 0..ROWS {
                     let own = _mm512_set1_ps(*side.scales.add(row * side.per_row + block));
                     let factor = _mm512_mul_ps(scale, own);

@@ -1,4 +1,4 @@
-//! Many activations in 8 bits: levels row by row, and for every 32 of them a scale and two sums.
+//! Many activations in 8 bits: levels row by row, for every 32 of them a scale and a sum, and sums of the levels alone.
 
 use super::prepared::{BLOCK, round_block};
 use crate::simd::{Source, simd_fn};
@@ -17,15 +17,17 @@ pub(super) struct ByteRows {
     pub(super) levels: Vec<i8>,
     /// [tokens, columns / 32]
     pub(super) scales: Vec<f32>,
-    /// Σ of the levels of each block: [tokens, columns / 32]
+    /// Levels of a total: as many as weights share a scale, 32 or 16.
+    pub(super) run: usize,
+    /// Σ of the levels of each run: [tokens, columns / run]
     pub(super) totals: Vec<i32>,
     /// scale · Σ of the levels of each block: [tokens, columns / 32]
     pub(super) sums: Vec<f32>,
 }
 
 impl ByteRows {
-    /// Quantises `values` [tokens, columns]; columns are a multiple of 32.
-    pub(super) fn new(cpu: &Cpu, values: Values<'_>, columns: usize) -> Self {
+    /// Quantises `values` [tokens, columns] for weights of which `run` (32 or 16) share a scale; columns are a multiple of 32.
+    pub(super) fn new(cpu: &Cpu, values: Values<'_>, columns: usize, run: usize) -> Self {
         let tokens = values.len() / columns.max(1);
         let blocks = tokens * (columns / BLOCK);
         let mut rows = Self {
@@ -33,7 +35,8 @@ impl ByteRows {
             columns,
             levels: vec![0; tokens * columns],
             scales: vec![0.0; blocks],
-            totals: vec![0; blocks],
+            run,
+            totals: vec![0; blocks * (BLOCK / run)],
             sums: vec![0.0; blocks],
         };
         let per_row = columns / BLOCK;
@@ -44,7 +47,8 @@ impl ByteRows {
             // SAFETY: the instruction set is available; runs of rows do not overlap and lie in the slices.
             unsafe {
                 let (at, blocks) = (first * per_row, count * per_row);
-                let (scales, totals, sums) = (scales.part(at, blocks), totals.part(at, blocks), sums.part(at, blocks));
+                let (scales, sums) = (scales.part(at, blocks), sums.part(at, blocks));
+                let totals = totals.part(at * (BLOCK / run), blocks * (BLOCK / run));
                 quantise(cpu.isa, source.add(first * columns), levels.part(first * columns, count * columns), scales, totals, sums);
             }
         });
@@ -54,11 +58,17 @@ impl ByteRows {
 
 simd_fn! {
     fn quantise<S>(source: Source, levels: &mut [i8], scales: &mut [f32], totals: &mut [i32], sums: &mut [f32]) {
-        for (number, levels) in levels.chunks_exact_mut(BLOCK).enumerate() {
+        let runs = totals.len() / scales.len().max(1);
+        let blocks = levels.chunks_exact_mut(BLOCK).zip(totals.chunks_exact_mut(runs.max(1)));
+        for (number, (levels, totals)) in blocks.enumerate() {
             let (scale, rounded) = round_block::<S>(source.add(number * BLOCK), BLOCK, levels);
             // A sum of 32 levels is a whole number that f32 holds exactly.
-            let total = S::sum(S::add(S::load(rounded.as_ptr()), S::load(rounded.as_ptr().add(16))));
-            (scales[number], totals[number], sums[number]) = (scale, total as i32, scale * total);
+            let halves = [S::sum(S::load(rounded.as_ptr())), S::sum(S::load(rounded.as_ptr().add(16)))];
+            match totals {
+                [total] => *total = (halves[0] + halves[1]) as i32,
+                _ => totals.iter_mut().zip(halves).for_each(|(total, half)| *total = half as i32),
+            }
+            (scales[number], sums[number]) = (scale, scale * (halves[0] + halves[1]));
         }
     }
 }

@@ -59,7 +59,8 @@ pub(crate) fn multiply_many(cpu: &Cpu, x: Values<'_>, weights: &StoredRows<'_>, 
     let x = Matrix::new(x, tokens, columns)?;
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if byte_product::fits(cpu.isa, weights) {
-        byte_product::byte_product(cpu, &ByteRows::new(cpu, x.values, columns), weights, target);
+        let x = ByteRows::new(cpu, x.values, columns, byte_product::run_of(weights));
+        byte_product::byte_product(cpu, &x, weights, target);
         return Ok(());
     }
     product(cpu, weights.precision(), x.by_rows(), Right::Stored(weights), target);
@@ -130,31 +131,31 @@ mod tests {
         let Some(isa) = Isa::available().into_iter().find(|isa| matches!(isa, Isa::Avx512Bf16 | Isa::NeonDot)) else { return };
         let value = |i: usize| ((i * i % 1013) as f32 * 0.013).sin() * (1.0 + (i / 32 % 7) as f32) * 0.05 + 0.003;
         let types = [DType::Q8_0, DType::Q4_0, DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K];
-        for (index, dtype) in types.into_iter().enumerate() {
-            // A second part of its own type, and of another.
-            for second in [dtype, types[(index + 1) % types.len()]] {
-                for (tokens, rows, columns) in [(9, 33, 96), (12, 70, 1280), (37, 130, 544), (13, 5, 448), (10, 34, 2048)] {
-                    let block = dtype.block_len().max(second.block_len());
-                    let columns = usize::next_multiple_of(columns, block);
-                    let values: Vec<f32> = (0..rows * columns).map(value).collect();
-                    let split = rows / 3;
-                    let (above, below) = values.split_at(split * columns);
-                    let (above, below) = (encode_f32(above, dtype).unwrap(), encode_f32(below, second).unwrap());
-                    let above = StoredMatrix::new(dtype, &above, split, columns).unwrap();
-                    let below = StoredMatrix::new(second, &below, rows - split, columns).unwrap();
-                    let stored = StoredRows::new(above, Some(below)).unwrap();
-                    let x: Vec<f32> = (0..tokens * columns).map(|i| value(3 * i + 1) * 3.0).collect();
-                    let cpu = Cpu::new(isa, Threads::new(2).unwrap()).unwrap();
-                    let mut many = vec![f32::NAN; tokens * rows];
-                    stored_linear(&cpu, &x, &stored, &mut many).unwrap();
-                    let mut few = vec![f32::NAN; tokens * rows];
-                    for (x, y) in x.chunks(4 * columns).zip(few.chunks_mut(4 * rows)) {
-                        stored_linear(&cpu, x, &stored, y).unwrap();
-                    }
-                    let largest = few.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-                    for (i, (many, few)) in many.iter().zip(&few).enumerate() {
-                        assert!((many - few).abs() < 3e-6 * largest, "{dtype} and {second}, {tokens}x{rows}x{columns}, {i}: {many} {few}");
-                    }
+        // A second part of its own type, and of another; one with more scales has none but its own beside it.
+        let pairs = types.into_iter().enumerate().flat_map(|(index, dtype)| [(dtype, dtype), (dtype, types[(index + 1) % types.len()])]);
+        let fine = (isa == Isa::Avx512Bf16).then_some((DType::Q6_K, DType::Q6_K));
+        for (dtype, second) in pairs.chain(fine) {
+            for (tokens, rows, columns) in [(9, 33, 96), (12, 70, 1280), (37, 130, 544), (13, 5, 448), (10, 34, 2048)] {
+                let block = dtype.block_len().max(second.block_len());
+                let columns = usize::next_multiple_of(columns, block);
+                let values: Vec<f32> = (0..rows * columns).map(value).collect();
+                let split = rows / 3;
+                let (above, below) = values.split_at(split * columns);
+                let (above, below) = (encode_f32(above, dtype).unwrap(), encode_f32(below, second).unwrap());
+                let above = StoredMatrix::new(dtype, &above, split, columns).unwrap();
+                let below = StoredMatrix::new(second, &below, rows - split, columns).unwrap();
+                let stored = StoredRows::new(above, Some(below)).unwrap();
+                let x: Vec<f32> = (0..tokens * columns).map(|i| value(3 * i + 1) * 3.0).collect();
+                let cpu = Cpu::new(isa, Threads::new(2).unwrap()).unwrap();
+                let mut many = vec![f32::NAN; tokens * rows];
+                stored_linear(&cpu, &x, &stored, &mut many).unwrap();
+                let mut few = vec![f32::NAN; tokens * rows];
+                for (x, y) in x.chunks(4 * columns).zip(few.chunks_mut(4 * rows)) {
+                    stored_linear(&cpu, x, &stored, y).unwrap();
+                }
+                let largest = few.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                for (i, (many, few)) in many.iter().zip(&few).enumerate() {
+                    assert!((many - few).abs() < 3e-6 * largest, "{dtype} and {second}, {tokens}x{rows}x{columns}, {i}: {many} {few}");
                 }
             }
         }

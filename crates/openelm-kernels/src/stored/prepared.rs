@@ -149,7 +149,7 @@ simd_fn! {
             // What fills the last 64 up may lie past the last step.
             let (step, block) = (number / (STEP / BLOCK), number % (STEP / BLOCK));
             let Some(lanes) = lanes.get_mut(step * LANES..(step + 1) * LANES) else { continue };
-            let halves = [0, 16].map(|half| scale * S::sum(S::load(rounded.as_ptr().add(half))));
+            let halves = [scale * S::sum(S::load(rounded.as_ptr())), scale * S::sum(S::load(rounded.as_ptr().add(16)))];
             (lanes[block], lanes[8 + block]) = (scale, halves[0] + halves[1]);
             for (half, sum) in halves.into_iter().enumerate() {
                 (lanes[16 + 2 * block + half], lanes[32 + 2 * block + half]) = (scale, sum);
