@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The model's and the training step's reference tests on the wgpu device with a software Vulkan adapter.
+# burn's operations on the wgpu device with a software Vulkan adapter: each of them against f64 arithmetic, the training step against the CPU
+# kernels, and the model and the step against CoreNet's values.
 #
 #     scripts/test-wgpu.sh                       # Debian's mesa-vulkan-drivers; installed when missing and permitted
 #     OPENELM_TEST_DEVICE=wgpu scripts/test-wgpu.sh   # a real adapter
@@ -17,4 +18,5 @@ if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 && [ -z "${OPENELM
     fi
 fi
 export OPENELM_TEST_DEVICE="${OPENELM_TEST_DEVICE:-wgpu:cpu}"
-cargo test --release -p openelm-model -p openelm-train --features openelm-model/wgpu --test reference -- --test-threads=1
+cargo test --release -p openelm-model -p openelm-train --features openelm-model/wgpu --test operations --test engines --test reference -- --test-threads=1
+cargo test --release -p openelm-train --features openelm-model/wgpu --lib -- head_loss

@@ -13,7 +13,7 @@ use crate::simd::{prefetch, simd_fn};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, Precision};
 
-const ROUNDS: usize = 40_000;
+const ROUNDS: usize = 400_000;
 const CHAINS: usize = 24;
 
 /// Floating-point operations a second (a multiply-add counts two) that all threads reach together without memory:

@@ -152,7 +152,7 @@ mod tests {
         let (tokens, width, vocabulary) = (5, 3, 7);
         let (hidden, table) = (values(tokens * width, 1), values(vocabulary * width, 2));
         let targets = Targets { ids: vec![0, 6, 3, 0, 6], weights: vec![1.0, 1.0, 0.0, 1.0, 1.0] };
-        let device = Device::flex();
+        let device = openelm_model::open_device(&std::env::var("OPENELM_TEST_DEVICE").unwrap_or_else(|_| "flex".into())).unwrap();
         let tensor = |values: &[f32], rows: usize| Tensor::<2>::from_data(TensorData::new(values.to_vec(), [rows, width]), &device);
         let backward = Backward { scale: 0.25, z_weight: 0.1, table: true };
         let loss = head_loss(tensor(&hidden, tokens), &tensor(&table, vocabulary), &targets, Some(&backward), Precision::F32);

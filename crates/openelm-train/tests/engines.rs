@@ -1,15 +1,16 @@
-//! The CPU kernels against burn's operations, on models of every make: the same losses, gradients and updates.
+//! The CPU kernels against burn's operations, on models of every make: the same losses, gradients and updates. burn's run on the device
+//! that OPENELM_TEST_DEVICE names (default flex).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use burn::tensor::Device;
-use openelm_model::{ModelConfig, ModelError, OpenElm, Precision, preset};
+use openelm_model::{ModelConfig, ModelError, OpenElm, Precision, open_device, preset};
 use openelm_train::{AdamW, AdamWConfig, Arithmetic, BurnEngine, CpuEngine, Engine, MicroBatch, Update};
 use reference_values::{apart, largest};
 
 const VOCABULARY: usize = 70;
 const PADDING: u32 = 69;
 
-/// A small model, changed by `change`.
+/// A small model, changed by `change`, in the memory of this process.
 fn model(change: impl FnOnce(&mut ModelConfig)) -> OpenElm {
     let mut config = ModelConfig {
         vocab_size: VOCABULARY,
@@ -20,6 +21,21 @@ fn model(change: impl FnOnce(&mut ModelConfig)) -> OpenElm {
     };
     change(&mut config);
     OpenElm::init(&config, 11, &Device::flex()).unwrap()
+}
+
+/// The same model on the device under test, for burn's operations.
+fn on_device(model: &OpenElm) -> OpenElm {
+    let device = open_device(&std::env::var("OPENELM_TEST_DEVICE").unwrap_or_else(|_| "flex".into())).unwrap();
+    let mut all = Vec::new();
+    model
+        .clone()
+        .read_parameters::<ModelError>(|_, values| {
+            all.push(values);
+            Ok(())
+        })
+        .unwrap();
+    let mut all = all.into_iter();
+    OpenElm::build(model.config(), &device, |_| Ok::<_, ModelError>(all.next().unwrap())).unwrap()
 }
 
 /// `rows` rows of `sequence` + 1 tokens, the last of them with padding at its end.
@@ -37,10 +53,11 @@ fn arithmetic(precision: Precision, recompute: bool) -> Arithmetic {
 
 /// Compares losses, gradients of two micro-batches, the norm, and the weights after three updates.
 fn compare(model: &OpenElm, batches: &[MicroBatch], arithmetic: Arithmetic, tolerance: f32) {
-    let (mut burn, mut cpu) = (BurnEngine::new(model), CpuEngine::new().unwrap());
-    let engines: [&mut dyn Engine; 2] = [&mut burn, &mut cpu];
+    let elsewhere = on_device(model);
+    let (mut burn, mut cpu) = (BurnEngine::new(&elsewhere), CpuEngine::new().unwrap());
+    let engines: [(&mut dyn Engine, &OpenElm); 2] = [(&mut burn, &elsewhere), (&mut cpu, model)];
     let mut seen = Vec::new();
-    for engine in engines {
+    for (engine, model) in engines {
         let mut model = model.clone();
         let mut optimizer = AdamW::new(AdamWConfig::default(), &model);
         let alone = engine.losses(&model, &batches[0], &arithmetic).unwrap();
@@ -157,14 +174,15 @@ fn weighted_log_probabilities() {
     for (change, recompute, batch) in [(0, false, &batch), (1, true, &batch), (0, false, &family), (1, true, &family)] {
         let model = model(|config| config.share_input_output_layers = change == 0);
         let arithmetic = Arithmetic { z_loss: 0.0, ..arithmetic(Precision::F32, recompute) };
-        let (mut burn, mut cpu) = (BurnEngine::new(&model), CpuEngine::new().unwrap());
-        let engines: [&mut dyn Engine; 2] = [&mut burn, &mut cpu];
-        let found = engines.map(|engine| {
-            let alone = engine.row_log_probabilities(&model, batch, &arithmetic).unwrap();
+        let elsewhere = on_device(&model);
+        let (mut burn, mut cpu) = (BurnEngine::new(&elsewhere), CpuEngine::new().unwrap());
+        let engines: [(&mut dyn Engine, &OpenElm); 2] = [(&mut burn, &elsewhere), (&mut cpu, &model)];
+        let found = engines.map(|(engine, model)| {
+            let alone = engine.row_log_probabilities(model, batch, &arithmetic).unwrap();
             let mut gradients = Vec::new();
             for weights in [[0.0; 4], all] {
                 let sums = engine
-                    .accumulate_weighted(&model, batch, &arithmetic, &mut |sums| {
+                    .accumulate_weighted(model, batch, &arithmetic, &mut |sums| {
                         assert_eq!(sums.len(), 4);
                         weights.to_vec()
                     })
