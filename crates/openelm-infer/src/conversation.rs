@@ -9,9 +9,10 @@ use std::time::Instant;
 use openelm_tokenizer::{ChatMessage, ChatTemplate, ChatTemplateError, Tokenizer};
 use thiserror::Error;
 
-use crate::decoder::{Cache, Decoder, Run, Wanted};
+use crate::decoder::{Cache, Decoder};
+use crate::draft::Draft;
 use crate::error::InferError;
-use crate::generate::StopReason;
+use crate::generate::{Begun, Limits, StopReason, continue_text};
 use crate::sampler::Sampler;
 
 /// Prompt tokens that are read at a time; between two pieces the receiver may end the answer.
@@ -46,6 +47,7 @@ pub struct Conversation {
     decoder: Arc<dyn Decoder>,
     tokenizer: Tokenizer,
     template: ChatTemplate,
+    draft: Option<Draft>,
     messages: Vec<ChatMessage>,
     cache: Cache,
     /// What the cache has read.
@@ -56,7 +58,12 @@ impl Conversation {
     /// An empty one, of at most `context` tokens and at most the model's.
     pub fn new(decoder: Arc<dyn Decoder>, tokenizer: Tokenizer, template: ChatTemplate, context: usize) -> Self {
         let cache = decoder.cache(context.min(decoder.config().rope_max_length));
-        Self { decoder, tokenizer, template, messages: Vec::new(), cache, read: Vec::new() }
+        Self { decoder, tokenizer, template, draft: None, messages: Vec::new(), cache, read: Vec::new() }
+    }
+
+    /// The same, with guesses of the next tokens: the answers are those without.
+    pub fn with_draft(self, draft: Option<Draft>) -> Self {
+        Self { draft, ..self }
     }
 
     pub fn messages(&self) -> &[ChatMessage] {
@@ -109,36 +116,23 @@ impl Conversation {
             text_decoder.push(*id);
         }
         let mut text = String::new();
-        let mut reason = StopReason::Length;
-        while ids.len() - prompt_tokens < max_tokens {
-            let unread = self.cache.length()..ids.len().min(self.cache.length() + PREFILL);
-            if unread.is_empty() || ids.len() > context {
-                reason = StopReason::Context;
-                break;
+        let limits = Limits { max_new_tokens: max_tokens, stop: self.tokenizer.eos_id().into_iter().collect() };
+        let begun = Begun { cache: &mut self.cache, context, piece: PREFILL };
+        let made = continue_text(&*self.decoder, &ids, begun, sampler, &limits, self.draft.as_mut(), |id| {
+            if id.is_some_and(|id| limits.stop.contains(&id)) {
+                return true;
             }
-            let last = unread.end == ids.len();
-            let piece = ids.get(unread).unwrap_or_default();
-            let run = Run { ids: piece, cache: &mut self.cache, logits: if last { Wanted::Last } else { Wanted::Nothing } };
-            let logits = self.decoder.read(&mut [run]);
-            self.read = ids.get(..self.cache.length()).unwrap_or_default().to_vec();
-            let new = match logits?.pop() {
-                Some(mut logits) if last => {
-                    let id = sampler.pick(&mut logits, &ids)?;
-                    ids.push(id);
-                    if self.tokenizer.eos_id() == Some(id) {
-                        reason = StopReason::Stop;
-                        break;
-                    }
-                    text_decoder.push(id).unwrap_or_default()
-                }
-                _ => String::new(),
-            };
+            let new = id.and_then(|id| text_decoder.push(id)).unwrap_or_default();
             text += &new;
-            if !receive(&new) {
-                reason = StopReason::Cancelled;
-                break;
-            }
+            receive(&new)
+        });
+        if let Ok(made) = &made {
+            ids.extend(&made.ids);
         }
+        // What a failed step has read of its guesses is not known.
+        self.cache.truncate(ids.len());
+        self.read = ids.get(..self.cache.length()).unwrap_or_default().to_vec();
+        let reason = made?.reason;
         let rest = text_decoder.finish();
         if !rest.is_empty() && receive(&rest) {
             text += &rest;
@@ -193,6 +187,25 @@ mod tests {
         one.reset(Some("sing".into()));
         assert_eq!(one.messages(), [ChatMessage::new("system", "sing")]);
         assert!(one.answer("sea".into(), &mut greedy(), 2, |_| true).unwrap().reused < first.prompt_tokens / 2);
+    }
+
+    #[test]
+    fn guesses_change_no_answer() {
+        let answers = |draft: Option<Draft>| {
+            let mut one = conversation(400).with_draft(draft);
+            let mut sampler =
+                Sampler::new(SamplingSettings { temperature: 0.7, top_k: 3, seed: 5, ..SamplingSettings::default() }).unwrap();
+            ["the small bird sings the small bird sings", "the sea"]
+                .map(|message| one.answer(message.into(), &mut sampler, 30, |_| true).unwrap())
+        };
+        let plain = answers(None);
+        let decoder = Arc::clone(&conversation(400).decoder);
+        for draft in [Draft::lookup(4), Draft::model(Arc::clone(&decoder), &*decoder, 3).unwrap()] {
+            for (guessed, plain) in answers(Some(draft)).iter().zip(&plain) {
+                assert_eq!((&guessed.text, guessed.tokens, guessed.reason), (&plain.text, plain.tokens, plain.reason));
+                assert_eq!(guessed.reused, plain.reused);
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use crate::decoder::{Decoder, Run, Wanted};
+use crate::decoder::{Cache, Decoder, Run, Wanted};
 use crate::draft::Draft;
 use crate::error::InferError;
 use crate::sampler::Sampler;
@@ -63,7 +63,7 @@ pub fn generate(
     prompt: &[u32],
     sampler: &mut Sampler,
     limits: &Limits,
-    mut draft: Option<&mut Draft>,
+    draft: Option<&mut Draft>,
     mut receive: impl FnMut(u32) -> bool,
 ) -> Result<Generation, InferError> {
     let context = decoder.config().rope_max_length;
@@ -73,15 +73,53 @@ pub fn generate(
     // The last new token is not read again, so it needs no room; rejected proposals are read and forgotten.
     let ahead = draft.as_ref().map_or(0, |draft| draft.tokens());
     let mut cache = decoder.cache((prompt.len() + limits.max_new_tokens.saturating_sub(1) + ahead).min(context));
+    let begun = Begun { cache: &mut cache, context, piece: usize::MAX };
+    continue_text(decoder, prompt, begun, sampler, limits, draft, |id| id.is_none_or(&mut receive))
+}
+
+/// How far a text was read before.
+pub(crate) struct Begun<'a> {
+    /// Holds a beginning of the prompt, never all of it.
+    pub cache: &'a mut Cache,
+    /// Positions of the text at most.
+    pub context: usize,
+    /// Tokens of the prompt that are read at a time.
+    pub piece: usize,
+}
+
+/// As [`generate`], behind what the cache holds. `receive` is called after each piece of the prompt but the last, too, without a token.
+/// The cache holds all but the last token afterwards, and, when there is an error, some beginning of the text.
+pub(crate) fn continue_text(
+    decoder: &dyn Decoder,
+    prompt: &[u32],
+    begun: Begun<'_>,
+    sampler: &mut Sampler,
+    limits: &Limits,
+    mut draft: Option<&mut Draft>,
+    mut receive: impl FnMut(Option<u32>) -> bool,
+) -> Result<Generation, InferError> {
+    let Begun { cache, context, piece } = begun;
     let mut seen = prompt.to_vec();
     let begin = Instant::now();
-    let mut logits = decoder.read(&mut [Run { ids: prompt, cache: &mut cache, logits: Wanted::Last }])?.concat();
-    let mut prefill_seconds = begin.elapsed().as_secs_f64();
     let mut reason = StopReason::Length;
+    let mut logits = loop {
+        let piece = cache.length()..prompt.len().min(cache.length().saturating_add(piece));
+        let last = piece.end == prompt.len();
+        let ids = prompt.get(piece).unwrap_or_default();
+        let logits = decoder.read(&mut [Run { ids, cache, logits: if last { Wanted::Last } else { Wanted::Nothing } }])?.concat();
+        if last {
+            break logits;
+        }
+        if !receive(None) {
+            reason = StopReason::Cancelled;
+            break Vec::new();
+        }
+    };
+    let mut prefill_seconds = begin.elapsed().as_secs_f64();
     let mut proposed: Vec<u32> = Vec::new();
     let mut accepted = 0;
-    let vocabulary = logits.len().max(1);
-    'text: while seen.len() - prompt.len() < limits.max_new_tokens {
+    let vocabulary = decoder.config().vocab_size.max(1);
+    'text: while !logits.is_empty() && seen.len() - prompt.len() < limits.max_new_tokens {
         // The logits behind the last token, then those behind each proposal: they hold as long as proposals are what is drawn.
         for (number, logits) in logits.chunks_exact_mut(vocabulary).enumerate() {
             let next = sampler.pick(logits, &seen)?;
@@ -89,7 +127,7 @@ pub fn generate(
             if seen.len() == prompt.len() + 1 {
                 prefill_seconds = begin.elapsed().as_secs_f64();
             }
-            let goes_on = receive(next);
+            let goes_on = receive(Some(next));
             let ends = if limits.stop.contains(&next) || sampler.is_whole() {
                 Some(StopReason::Stop)
             } else if !goes_on {
@@ -119,7 +157,7 @@ pub fn generate(
         }
         let mut ids = vec![seen[seen.len() - 1]];
         ids.extend(&proposed);
-        logits = decoder.read(&mut [Run { ids: &ids, cache: &mut cache, logits: Wanted::All }])?.concat();
+        logits = decoder.read(&mut [Run { ids: &ids, cache, logits: Wanted::All }])?.concat();
     }
     Ok(Generation {
         ids: seen.split_off(prompt.len()),

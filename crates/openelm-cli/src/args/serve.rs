@@ -78,6 +78,8 @@ pub struct ChatArguments {
     #[arg(long)]
     pub context: Option<usize>,
     #[command(flatten)]
+    pub guesses: GuessArguments,
+    #[command(flatten)]
     pub model: ChatModelArguments,
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use openelm_infer::{Conversation, ConversationError, Sampler, StopReason};
 
 use super::chat_model::ChatModel;
+use super::decoder::open_draft;
 use super::generate;
 use crate::args::ChatArguments;
 
@@ -44,8 +45,9 @@ impl<'a> Line<'a> {
 pub(super) fn chat(arguments: &ChatArguments) -> Result<()> {
     let mut sampler = generate::sampler_of(&arguments.sampling, arguments.temperature, arguments.top_p)?;
     let ChatModel { decoder, tokenizer, template } = ChatModel::open(&arguments.weights, &arguments.model)?;
+    let draft = open_draft(&arguments.guesses, &arguments.model.decoder, &*decoder)?;
     let context = arguments.context.unwrap_or(decoder.config().max_context_length);
-    let mut conversation = Conversation::new(decoder, tokenizer, template, context);
+    let mut conversation = Conversation::new(decoder, tokenizer, template, context).with_draft(draft);
     conversation.reset(arguments.system.clone());
     let interrupt = Interrupt::listen()?;
     let in_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
