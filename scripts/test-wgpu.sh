@@ -18,5 +18,5 @@ if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 && [ -z "${OPENELM
     fi
 fi
 export OPENELM_TEST_DEVICE="${OPENELM_TEST_DEVICE:-wgpu:cpu}"
-cargo test --release -p openelm-model -p openelm-train --features openelm-model/wgpu --test operations --test engines --test reference -- --test-threads=1
-cargo test --release -p openelm-train --features openelm-model/wgpu --lib -- head_loss
+cargo test --release -p openelm-model -p openelm-train --features openelm-model/wgpu \
+    --lib --test operations --test engines --test reference -- --test-threads=1

@@ -13,22 +13,25 @@ unsafe fn widen(v: __m128i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(v))) }
 }
 
+/// The lanes' bits as bf16. A function, not a closure: closures in functions without the instruction set are not put in line.
+#[inline(always)]
+unsafe fn round(v: __m256) -> __m256i {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+        _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
+    }
+}
+
 /// The upper halves of the lanes after rounding, in order.
 #[inline(always)]
 unsafe fn narrow(v: [__m256; 2]) -> __m256i {
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let [low, high] = v.map(|v| {
-            let bits = _mm256_castps_si256(v);
-            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-            _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
-        });
-        // Packing works within 128-bit halves; the permutation puts the quarters back in order.
-        _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high))
-    }
+    // SAFETY: the caller has AVX2. Packing works within 128-bit halves; the permutation puts the quarters back in order.
+    unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(round(v[0]), round(v[1]))) }
 }
 
 #[inline(always)]
