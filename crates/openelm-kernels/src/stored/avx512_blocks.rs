@@ -49,7 +49,7 @@ pub(super) trait Blocks512 {
 /// # Safety
 /// As [`Blocks512::lanes`].
 #[inline(always)]
-unsafe fn eight_halves(at: *const u8, bytes: usize, blocks: usize) -> __m128i {
+pub(super) unsafe fn eight_halves(at: *const u8, bytes: usize, blocks: usize) -> __m128i {
     // SAFETY: the caller's promise.
     unsafe {
         let half = |block: usize| at.add(block * bytes).cast::<i16>().read_unaligned();

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2_rows::{EIGHT, sums_of};
 use super::avx512_blocks::Blocks512;
 use super::layout::with_type;
 use super::prepared::{BLOCK, LANES, STEP};
@@ -35,9 +36,6 @@ unsafe fn all<B: Blocks512>(part: &Part<'_>) {
     }
 }
 
-/// Rows whose sums are made of their lanes at once.
-const EIGHT: usize = 8;
-
 /// Eight rows times one token, one row after the other: one stream of memory is what processors fetch best.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn eight<B: Blocks512>(part: &Part<'_>, first: usize) {
@@ -48,11 +46,7 @@ unsafe fn eight<B: Blocks512>(part: &Part<'_>, first: usize) {
             let [[total]] = totals::<B, 1, 1>(part, first + row);
             *half = _mm256_add_ps(_mm512_castps512_ps256(total), _mm512_extractf32x8_ps::<1>(total));
         }
-        let pair = |at: usize| _mm256_hadd_ps(halves[at], halves[at + 1]);
-        let (low, high) = (_mm256_hadd_ps(pair(0), pair(2)), _mm256_hadd_ps(pair(4), pair(6)));
-        // Each half of a register has a share of four rows' sums.
-        let sums = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high));
-        _mm256_storeu_ps(part.out.add(first), sums);
+        _mm256_storeu_ps(part.out.add(first), sums_of(&halves));
     }
 }
 

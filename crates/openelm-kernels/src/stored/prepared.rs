@@ -2,6 +2,7 @@
 //!
 //! What must stay true: levels lie in -127..=127 and stand in the order of the values; beyond the last value all is 0.
 
+use crate::Isa;
 use crate::simd::{Simd, Source, simd_fn, sweep};
 
 /// Values that share a scale.
@@ -24,7 +25,7 @@ pub(crate) struct Prepared {
     pub(crate) values: Vec<f32>,
     /// [tokens, whole]; empty when nothing is quantised.
     pub(crate) levels: Vec<i8>,
-    /// The scale of each group of 4 levels: [tokens, whole / 4]; not with AVX-512's dot products of bytes.
+    /// The scale of each group of 4 levels: [tokens, whole / 4]; not with AVX2 and AVX-512.
     pub(crate) scales: Vec<f32>,
     /// scale · Σ of each group of 4 levels: [tokens, whole / 4]; as `scales`.
     pub(crate) sums: Vec<f32>,
@@ -46,10 +47,10 @@ impl Prepared {
     }
 
     /// Makes levels, scales and sums of the values.
-    pub(crate) fn quantise(&mut self, isa: crate::Isa) {
+    pub(crate) fn quantise(&mut self, isa: Isa) {
         let whole = self.whole();
         self.levels.resize(self.tokens * whole, 0);
-        let in_lanes = isa.has_avx512_bf16();
+        let in_lanes = matches!(isa, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx);
         let (groups, lanes) = if in_lanes { (0, self.lanes_per_token()) } else { (whole / GROUP, 0) };
         self.scales.resize(self.tokens * groups, 0.0);
         self.sums.resize(self.tokens * groups, 0.0);
@@ -161,7 +162,6 @@ simd_fn! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
 
     #[test]
     fn levels_give_the_values_back() {
