@@ -1,9 +1,9 @@
-//! The product of many activations in 8 bits with quantised weights, with dot products of bytes (of AVX-512, or of NEON) or
-//! products of tiles of them (AMX).
+//! The product of many activations in 8 bits with quantised weights, with dot products of bytes (of AVX-512, or of NEON), products of bytes in
+//! pairs (AVX2), or of tiles of them (AMX).
 //!
 //! A task takes a strip of columns (rows of the weights): it unpacks them block by block into panels [group of 4][column][4 bytes] with
-//! the scales of every 32 (of every 16 with AVX-512 where the type has them), and goes over all tokens; the sums of a strip stay in the
-//! second-level cache.
+//! the scales of every 32 (of every 16 with AVX2 and AVX-512 where the type has them), and goes over all tokens; the sums of a strip stay in
+//! the second-level cache.
 //!
 //! What must stay true: sums of one element are added in the order of the blocks, whoever computes them.
 
@@ -13,8 +13,6 @@ use std::arch::{asm, x86_64::*};
 use openelm_formats::DType;
 
 #[cfg(target_arch = "x86_64")]
-use super::amx_bytes;
-#[cfg(target_arch = "x86_64")]
 use super::avx512_blocks::Blocks512;
 use super::byte_rows::ByteRows;
 use super::layout::with_type;
@@ -22,6 +20,8 @@ use super::matrix::StoredRows;
 #[cfg(target_arch = "aarch64")]
 use super::neon_bytes::{self, HEIGHT};
 use super::prepared::{BLOCK, STEP};
+#[cfg(target_arch = "x86_64")]
+use super::{amx_bytes, avx2_bytes};
 use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
@@ -47,17 +47,22 @@ fn height(isa: Isa) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Amx => amx_bytes::HEIGHT,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => avx2_bytes::HEIGHT,
         _ => HEIGHT,
     }
 }
 
-/// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with dot products of bytes, or for every 16
-/// with AVX-512's, for which tiles of AMX and Arm's registers are too long.
+/// Whether these weights can be multiplied so: one scale for every 32 on an instruction set with products of bytes, or for every 16
+/// with AVX2's and AVX-512's, for which tiles of AMX are too long and Arm has no body.
 pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
     let both = |known: fn(DType) -> bool| known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype));
     let coarse = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
-    let dots = isa.has_avx512_bf16() || isa == Isa::NeonDot;
-    dots && both(coarse) || isa == Isa::Avx512Bf16 && both(is_fine)
+    match isa {
+        Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 => both(coarse) || both(is_fine),
+        Isa::Amx | Isa::NeonDot => both(coarse),
+        _ => false,
+    }
 }
 
 /// Whether 16 weights share a scale.
@@ -77,6 +82,9 @@ struct Panels<'a> {
     /// [run of weights that share a scale][column]
     scales: &'a mut [f32],
     offsets: &'a mut [f32],
+    /// Products of pairs that may be added in 16 bits.
+    #[cfg(target_arch = "x86_64")]
+    depth: usize,
 }
 
 /// x [tokens, k] · Wᵀ of `rows` [n, k] into `target` [tokens, n].
@@ -103,7 +111,13 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
             let (row_space, sums) = words.split_at_mut(row_words);
             let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
             let (scales, offsets) = (bytemuck::cast_slice_mut(scales), bytemuck::cast_slice_mut(offsets));
-            let mut panels = Panels { levels, scales, offsets };
+            let mut panels = Panels {
+                levels,
+                scales,
+                offsets,
+                #[cfg(target_arch = "x86_64")]
+                depth: avx2_bytes::depth(rows),
+            };
             sums.fill(0.0);
             for begin in (0..columns).step_by(INNER) {
                 let inner = INNER.min(columns - begin);
@@ -167,14 +181,14 @@ unsafe fn unpack(
     panels: &mut Panels<'_>,
 ) -> Option<i32> {
     let words = inner / 4;
-    let mut zero = zero_of(rows.locate(first).0.dtype);
+    let mut zero = zero_of(isa, rows.locate(first).0.dtype);
     for panel in 0..width.div_ceil(WIDTH) {
         let lanes = WIDTH.min(width - panel * WIDTH);
         for lane in 0..lanes {
             let column = panel * WIDTH + lane;
             let (matrix, row, _) = rows.locate(first + column);
             // Two parts of different types have no level in common.
-            zero = zero.filter(|zero| zero_of(matrix.dtype) == Some(*zero));
+            zero = zero.filter(|zero| zero_of(isa, matrix.dtype) == Some(*zero));
             let bytes = matrix.row(row).as_ptr();
             // SAFETY: the caller's promise.
             unsafe {
@@ -182,7 +196,14 @@ unsafe fn unpack(
                 let scales = panels.scales.as_mut_ptr().add(column);
                 let offsets = panels.offsets.as_mut_ptr().add(column);
                 #[cfg(target_arch = "x86_64")]
-                with_type!(matrix.dtype, avx512_blocks::B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ());
+                match isa.has_avx512_bf16() {
+                    true => {
+                        with_type!(matrix.dtype, avx512_blocks::B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ())
+                    }
+                    false => {
+                        with_type!(matrix.dtype, avx2_blocks::B => avx2_bytes::unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ())
+                    }
+                }
                 #[cfg(target_arch = "aarch64")]
                 with_type!(matrix.dtype, neon_blocks::B => neon_bytes::unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ());
             }
@@ -198,10 +219,11 @@ unsafe fn unpack(
 }
 
 /// The level that stands for 0, where all blocks of the type have the same.
-fn zero_of(dtype: DType) -> Option<i32> {
+fn zero_of(isa: Isa, dtype: DType) -> Option<i32> {
     match dtype {
         // Arm's levels are signed.
         DType::Q8_0 | DType::Q4_0 | DType::Q5_0 if cfg!(target_arch = "aarch64") => Some(0),
+        DType::Q8_0 if !isa.has_avx512_bf16() => Some(0),
         DType::Q8_0 => Some(128),
         DType::Q4_0 => Some(8),
         DType::Q5_0 => Some(16),
@@ -304,6 +326,24 @@ unsafe fn multiply(
         }
         #[cfg(target_arch = "aarch64")]
         by_height!(1 2 3 4);
+        #[cfg(target_arch = "x86_64")]
+        if !isa.has_avx512_bf16() {
+            macro_rules! by_depth {
+                ($($rows:literal)* / $depth:literal) => {
+                    match (height, shift) {
+                        $(($rows, Some(zero)) => avx2_bytes::tile_product::<$rows, $depth, false>(&side, blocks, levels, scales, offsets, zero, to),)*
+                        $(($rows, None) => avx2_bytes::tile_product::<$rows, $depth, true>(&side, blocks, levels, scales, offsets, 0, to),)*
+                        _ => unreachable!("{height} rows in a tile"),
+                    }
+                };
+            }
+            return match panels.depth {
+                8 => by_depth!(1 2 3 / 8),
+                4 => by_depth!(1 2 3 / 4),
+                2 => by_depth!(1 2 3 / 2),
+                _ => by_depth!(1 2 3 / 1),
+            };
+        }
         #[cfg(target_arch = "x86_64")]
         macro_rules! by_height {
             ($($rows:literal)*) => {

@@ -11,6 +11,8 @@ mod amx_bytes;
 #[cfg(target_arch = "x86_64")]
 mod avx2_blocks;
 #[cfg(target_arch = "x86_64")]
+mod avx2_bytes;
+#[cfg(target_arch = "x86_64")]
 mod avx2_rows;
 #[cfg(target_arch = "x86_64")]
 mod avx512_blocks;

@@ -1,0 +1,136 @@
+//! The product of activations in 8 bits with quantised weights in AVX2: unpacking and the innermost product.
+//!
+//! What must stay true: no sum of pairs leaves 16 bits, whatever a file says: levels of 4, 5 and 6 bits are added 8, 4 and 2 pairs deep, signed
+//! ones of 8 bits (128 · 127 twice) not at all.
+
+use std::arch::x86_64::*;
+
+use openelm_formats::DType;
+
+use super::avx2_blocks::Blocks256;
+use super::byte_product::{STRIP, Side, WIDTH};
+use super::matrix::StoredRows;
+use super::prepared::{BLOCK, STEP};
+
+/// Rows of a tile: with two registers of columns, sums of pairs and products take 12 of the 16 registers.
+pub(super) const HEIGHT: usize = 3;
+
+/// How many products of pairs may be added in 16 bits: 1 where levels are signed.
+pub(super) fn depth(rows: &StoredRows<'_>) -> usize {
+    let of = |dtype| match dtype {
+        DType::Q4_0 | DType::Q4_K => 8,
+        DType::Q5_0 | DType::Q5_1 | DType::Q5_K => 4,
+        DType::Q6_K => 2,
+        _ => 1,
+    };
+    of(rows.first.dtype).min(rows.second.map_or(8, |second| of(second.dtype)))
+}
+
+/// One row's levels in order, and its scales and offsets, [`STRIP`] apart.
+///
+/// # Safety
+/// Needs AVX2 and F16C; the row has `begin + inner` columns, `begin` a multiple of 256 and `inner` of 32; the targets have room.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn unpack_row<B: Blocks256>(
+    bytes: *const u8,
+    begin: usize,
+    inner: usize,
+    to: *mut u8,
+    scales: *mut f32,
+    offsets: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for column in (0..inner).step_by(STEP) {
+            let at = bytes.add((begin + column) / STEP * B::BYTES);
+            let blocks = (STEP / BLOCK).min((inner - column) / BLOCK);
+            let mut lanes = [0.0_f32; 16];
+            for (half, factors) in B::lanes(at, blocks).into_iter().enumerate() {
+                _mm256_storeu_ps(lanes.as_mut_ptr().add(8 * half), factors);
+            }
+            for index in 0..blocks {
+                let block = column / BLOCK + index;
+                _mm256_storeu_si256(to.add(block * BLOCK).cast(), B::levels(at, index));
+                if B::FINE {
+                    *scales.add(2 * block * STRIP) = lanes[2 * index];
+                    *scales.add((2 * block + 1) * STRIP) = lanes[2 * index + 1];
+                } else {
+                    *scales.add(block * STRIP) = lanes[index];
+                    *offsets.add(block * STRIP) = lanes[8 + index] * B::OFFSET;
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of a tile of tokens and a panel to `to`, whose rows are [`STRIP`] apart. `DEPTH` is what [`depth`] gives; with
+/// `OFFSETS` the weights have offsets, else a `zero` level in common.
+///
+/// # Safety
+/// Needs AVX2 and FMA; both sides hold `blocks` blocks.
+// Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
+#[allow(clippy::needless_range_loop)]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const OFFSETS: bool>(
+    side: &Side,
+    blocks: usize,
+    levels: *const u32,
+    scales: *const f32,
+    offsets: *const f32,
+    zero: i32,
+    to: *mut f32,
+) {
+    // Levels of 6 bits come with two scales for every 32.
+    let runs = if DEPTH == 2 { 2 } else { 1 };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        for part in (0..WIDTH).step_by(16) {
+            let (mut levels, mut x) = (levels.add(part), side.levels);
+            for run in 0..blocks * runs {
+                let block = run / runs;
+                let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
+                if !OFFSETS {
+                    for row in 0..ROWS {
+                        products[row] = [_mm256_set1_epi32(-zero * *side.totals.add(row * side.per_row * runs + run)); 2];
+                    }
+                }
+                for _ in 0..BLOCK / runs / 4 / DEPTH {
+                    let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
+                    for _ in 0..DEPTH {
+                        let weights = [_mm256_loadu_si256(levels.cast()), _mm256_loadu_si256(levels.add(8).cast())];
+                        for row in 0..ROWS {
+                            let four = _mm256_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
+                            for half in 0..2 {
+                                pairs[row][half] = match DEPTH {
+                                    1 => _mm256_maddubs_epi16(_mm256_abs_epi8(weights[half]), _mm256_sign_epi8(four, weights[half])),
+                                    _ => _mm256_add_epi16(pairs[row][half], _mm256_maddubs_epi16(weights[half], four)),
+                                };
+                            }
+                        }
+                        (levels, x) = (levels.add(WIDTH), x.add(4));
+                    }
+                    for row in 0..ROWS {
+                        for half in 0..2 {
+                            products[row][half] = _mm256_add_epi32(products[row][half], _mm256_madd_epi16(pairs[row][half], ones));
+                        }
+                    }
+                }
+                for half in 0..2 {
+                    let column = part + 8 * half;
+                    let scale = _mm256_loadu_ps(scales.add(run * STRIP + column));
+                    for row in 0..ROWS {
+                        let at = to.add(row * STRIP + column);
+                        let factor = _mm256_mul_ps(scale, _mm256_set1_ps(*side.scales.add(row * side.per_row + block)));
+                        let mut sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[row][half]), factor, _mm256_loadu_ps(at));
+                        if OFFSETS {
+                            let offset = _mm256_loadu_ps(offsets.add(block * STRIP + column));
+                            sum = _mm256_fmadd_ps(offset, _mm256_set1_ps(*side.sums.add(row * side.per_row + block)), sum);
+                        }
+                        _mm256_storeu_ps(at, sum);
+                    }
+                }
+            }
+        }
+    }
+}
