@@ -3,7 +3,7 @@
 //! What must stay true: no sum of pairs leaves 16 bits, whatever a file says: levels of 4, 5 and 6 bits are added 8, 4 and 2 pairs deep, signed
 //! ones of 8 bits (128 · 127 twice) not at all.
 
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 use openelm_formats::DType;
 
@@ -109,6 +109,8 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
                             }
                         }
                         (levels, x) = (levels.add(WIDTH), x.add(4));
+                        // As in AVX-512: what follows is not loaded before.
+                        asm!("/* {0} {1} */", inout(reg) levels, inout(reg) x, options(pure, nomem, nostack, preserves_flags));
                     }
                     for row in 0..ROWS {
                         for half in 0..2 {
