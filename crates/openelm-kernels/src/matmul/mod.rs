@@ -17,6 +17,8 @@ pub(crate) mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pack_amx;
 #[cfg(target_arch = "x86_64")]
+mod pack_avx2;
+#[cfg(target_arch = "x86_64")]
 mod pack_avx512;
 #[cfg(target_arch = "aarch64")]
 mod pack_neon;

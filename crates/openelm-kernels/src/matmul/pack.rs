@@ -8,7 +8,7 @@ use super::micro::{Order, RUN, Unit};
 #[cfg(target_arch = "aarch64")]
 use super::pack_neon;
 #[cfg(target_arch = "x86_64")]
-use super::{pack_amx, pack_avx512};
+use super::{pack_amx, pack_avx2, pack_avx512};
 use crate::Isa;
 use crate::simd::{Source, round_half, widen_half};
 
@@ -58,6 +58,11 @@ impl Packing {
             // SAFETY: the caller's promise.
             return unsafe { if self.order == Order::Lanes { pack_amx::rows(self, to) } else { pack_avx512::rows(self, to) } };
         }
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx2 && self.order == Order::Units {
+            // SAFETY: the caller's promise.
+            return unsafe { pack_avx2::rows(self, to) };
+        }
         #[cfg(target_arch = "aarch64")]
         if isa != Isa::Plain {
             // SAFETY: the caller's promise.
@@ -77,6 +82,11 @@ impl Packing {
         if isa.has_avx512() {
             // SAFETY: the caller's promise.
             return unsafe { if self.order == Order::Lanes { pack_amx::columns(self, to) } else { pack_avx512::columns(self, to) } };
+        }
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx2 && self.order == Order::Units {
+            // SAFETY: the caller's promise.
+            return unsafe { pack_avx2::columns(self, to) };
         }
         #[cfg(target_arch = "aarch64")]
         if isa != Isa::Plain {

@@ -13,9 +13,9 @@ unsafe fn widen(v: __m128i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(v))) }
 }
 
-/// The lanes' bits as bf16. A function, not a closure: closures in functions without the instruction set are not put in line.
+/// The lanes as bf16, in the lower half of each. A function, not a closure: closures in functions without the instruction set are not put in line.
 #[inline(always)]
-unsafe fn round(v: __m256) -> __m256i {
+pub(crate) unsafe fn round_to_half(v: __m256) -> __m256i {
     // SAFETY: the caller has AVX2.
     unsafe {
         let bits = _mm256_castps_si256(v);
@@ -31,7 +31,7 @@ unsafe fn round(v: __m256) -> __m256i {
 #[inline(always)]
 unsafe fn narrow(v: [__m256; 2]) -> __m256i {
     // SAFETY: the caller has AVX2. Packing works within 128-bit halves; the permutation puts the quarters back in order.
-    unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(round(v[0]), round(v[1]))) }
+    unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(round_to_half(v[0]), round_to_half(v[1]))) }
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@
 //! such functions, and is the one way in.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod exp;
