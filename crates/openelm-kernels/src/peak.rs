@@ -9,12 +9,14 @@ use std::arch::x86_64::*;
 
 #[cfg(target_arch = "x86_64")]
 use crate::matmul::micro_amx;
-use crate::simd::{prefetch, simd_fn};
+use crate::simd::{Simd, prefetch, simd_fn};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, Precision};
 
 const ROUNDS: usize = 400_000;
 const CHAINS: usize = 24;
+/// Chains of 16 lanes that the 16 registers of AVX2, and of plain code, hold.
+const FEW_CHAINS: usize = 7;
 
 /// Floating-point operations a second (a multiply-add counts two) that all threads reach together without memory:
 /// the best of `repeats` runs.
@@ -27,7 +29,9 @@ pub fn multiply_add_rate(cpu: &Cpu, precision: Precision, repeats: usize) -> f64
         (Isa::Neon | Isa::NeonDot | Isa::NeonBf16, _) => 4,
         _ => 16,
     };
-    let operations = 2 * step * CHAINS * ROUNDS * cpu.threads.count();
+    let few = matches!(cpu.isa, Isa::Plain | Isa::Avx2);
+    let chains = if few { FEW_CHAINS } else { CHAINS };
+    let operations = 2 * step * chains * ROUNDS * cpu.threads.count();
     let seconds = best(repeats, || {
         cpu.threads.for_each(cpu.threads.count(), |_| {
             // SAFETY: the instruction set is available.
@@ -45,7 +49,7 @@ pub fn multiply_add_rate(cpu: &Cpu, precision: Precision, repeats: usize) -> f64
                     std::hint::black_box(if step == 16 { neon_bf16_chains() } else { neon_chains() });
                     return;
                 }
-                std::hint::black_box(chains(cpu.isa));
+                std::hint::black_box(if few { few_chains(cpu.isa) } else { many_chains(cpu.isa) });
             }
         });
     });
@@ -108,10 +112,27 @@ simd_fn! {
 }
 
 simd_fn! {
-    /// Independent chains of multiply-adds.
-    fn chains<S>() -> f32 {
+    fn many_chains<S>() -> f32 {
+        chains::<S, CHAINS>()
+    }
+}
+
+simd_fn! {
+    fn few_chains<S>() -> f32 {
+        chains::<S, FEW_CHAINS>()
+    }
+}
+
+/// Independent chains of multiply-adds.
+///
+/// # Safety
+/// The instruction set is available.
+#[inline(always)]
+unsafe fn chains<S: Simd, const N: usize>() -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
         let x = S::splat(std::hint::black_box(1.0));
-        let mut sums = [S::splat(0.0); CHAINS];
+        let mut sums = [S::splat(0.0); N];
         for _ in 0..ROUNDS {
             for sum in &mut sums {
                 *sum = S::fma(x, x, *sum);
