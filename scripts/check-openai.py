@@ -6,7 +6,7 @@
     venv/bin/python scripts/check-openai.py http://127.0.0.1:8080 [--key KEY]
 
 Completions and chat, whole and streamed, with several answers, stop strings, seeds, log-probabilities and prompts that are told and scored,
-and the errors that the package knows.
+answers with a form, and the errors that the package knows.
 """
 
 import argparse
@@ -107,6 +107,29 @@ def chat(client, model):
     check(longer.usage.prompt_tokens_details.cached_tokens >= whole.usage.prompt_tokens - 1, "and its beginning is not read again")
 
 
+def forms(client, model):
+    """Answers that have a form; pydantic comes with the package."""
+    from typing import Literal
+
+    from pydantic import BaseModel, Field
+
+    class Bird(BaseModel):
+        kind: Literal["robin", "wren"]
+        songs: Literal[1, 2, 3]
+        sings: bool
+        note: str = Field(max_length=12)
+
+    messages = [{"role": "user", "content": "Describe a bird."}]
+    answer = client.chat.completions.parse(model=model, messages=messages, max_tokens=150, temperature=1, seed=4, response_format=Bird)
+    bird = answer.choices[0].message.parsed
+    check(isinstance(bird, Bird) and len(bird.note) <= 12, f"an answer of a schema: {bird}")
+    ask = lambda **more: client.completions.create(model=model, prompt="A bird:", max_tokens=60, temperature=1, seed=4, **more).choices[0].text
+    check(ask(extra_body={"structured_outputs": {"choice": ["robin", "wren"]}}) in ("robin", "wren"), "one of two texts")
+    number = ask(extra_body={"structured_outputs": {"regex": "[1-9][0-9]{2}!"}})
+    check(len(number) == 4 and number[:3].isdigit(), f"a text of a regular expression: {number!r}")
+    check(ask(extra_body={"response_format": {"type": "json_object"}}).startswith("{"), "a JSON object")
+
+
 def errors(client, model):
     ask = lambda **more: client.completions.create(**{"model": model, "prompt": "x", "max_tokens": 1, **more})
     check(raises(openai.NotFoundError, lambda: ask(model="gpt-4"), "gpt-4") is True, "an unknown model")
@@ -157,6 +180,7 @@ def main():
     completions(client, model)
     echo(client, model)
     chat(client, model)
+    forms(client, model)
     errors(client, model)
     asyncio.run(together(arguments.address, arguments.key, model))
     print("the openai package works")

@@ -1,6 +1,6 @@
 //! Quantised rows in AVX2: 32 weights at a time by products of bytes in pairs, with the scales of 256.
 //!
-//! What must stay true: no sum of a pair leaves 16 bits. Levels of 4 to 6 bits reach 63, signed ones of 8 bits 128, activations 127.
+//! What must stay true: a token's products are the same to the bit whatever tokens stand beside it; no sum of a pair leaves 16 bits. Levels of 4 to 6 bits reach 63, signed ones of 8 bits 128, activations 127.
 
 use std::arch::x86_64::*;
 
@@ -28,7 +28,7 @@ unsafe fn all<B: Blocks256>(part: &Part<'_>) {
                     // SAFETY: the caller's promise.
                     unsafe {
                         for (token, total) in totals::<B, $tokens>(part, row).into_iter().enumerate() {
-                            *part.out.add(token * part.stride + row) = sum(total);
+                            *part.out.add(token * part.stride + row) = sum_of(total);
                         }
                     }
                 },)*
@@ -55,7 +55,7 @@ unsafe fn all<B: Blocks256>(part: &Part<'_>) {
     }
     for row in row..part.count {
         // SAFETY: the caller's promise.
-        unsafe { *part.out.add(row) = sum(totals::<B, 1>(part, row)[0]) };
+        unsafe { *part.out.add(row) = sum_of(totals::<B, 1>(part, row)[0]) };
     }
 }
 
@@ -78,15 +78,17 @@ pub(super) unsafe fn sums_of(rows: &[__m256; EIGHT]) -> __m256 {
     }
 }
 
+/// The sum of the lanes of one register, added in the order of [`sums_of`].
+///
 /// # Safety
 /// Needs AVX2.
 #[inline(always)]
-unsafe fn sum(lanes: __m256) -> f32 {
+pub(super) unsafe fn sum_of(lanes: __m256) -> f32 {
     // SAFETY: the caller's promise.
     unsafe {
-        let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        let pairs = _mm256_hadd_ps(lanes, lanes);
+        let fours = _mm256_hadd_ps(pairs, pairs);
+        _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps::<1>(fours)))
     }
 }
 

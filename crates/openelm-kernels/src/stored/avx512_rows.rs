@@ -1,8 +1,10 @@
 //! Quantised rows in AVX-512 with dot products of bytes: 64 weights at a time, with the scales of 256.
+//!
+//! What must stay true: a token's products are the same to the bit whatever tokens stand beside it.
 
 use std::arch::x86_64::*;
 
-use super::avx2_rows::{EIGHT, sums_of};
+use super::avx2_rows::{EIGHT, sum_of, sums_of};
 use super::avx512_blocks::Blocks512;
 use super::layout::with_type;
 use super::prepared::{BLOCK, LANES, STEP};
@@ -44,10 +46,20 @@ unsafe fn eight<B: Blocks512>(part: &Part<'_>, first: usize) {
         let mut halves = [_mm256_setzero_ps(); EIGHT];
         for (row, half) in halves.iter_mut().enumerate() {
             let [[total]] = totals::<B, 1, 1>(part, first + row);
-            *half = _mm256_add_ps(_mm512_castps512_ps256(total), _mm512_extractf32x8_ps::<1>(total));
+            *half = halved(total);
         }
         _mm256_storeu_ps(part.out.add(first), sums_of(&halves));
     }
+}
+
+/// Lanes 0 to 7 plus lanes 8 to 15.
+///
+/// # Safety
+/// Needs AVX-512.
+#[inline(always)]
+unsafe fn halved(lanes: __m512) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps::<1>(lanes)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
@@ -56,7 +68,7 @@ unsafe fn together<B: Blocks512, const ROWS: usize, const TOKENS: usize>(part: &
     unsafe {
         for (row, totals) in totals::<B, ROWS, TOKENS>(part, first).into_iter().enumerate() {
             for (token, total) in totals.into_iter().enumerate() {
-                *part.out.add(token * part.stride + first + row) = _mm512_reduce_add_ps(total);
+                *part.out.add(token * part.stride + first + row) = sum_of(halved(total));
             }
         }
     }

@@ -131,13 +131,30 @@ mod tests {
 
     use super::*;
 
+    /// The products of each token by itself.
+    fn alone(isa: Isa, rows: &StoredRows<'_>, x: &Prepared, first: usize, count: usize) -> Vec<f32> {
+        let one = |token: usize| {
+            let mut alone = Prepared::default();
+            alone.resize(1, x.columns);
+            alone.values.copy_from_slice(&x.values[token * x.columns..(token + 1) * x.columns]);
+            if rows.has_blocks() {
+                alone.quantise(isa);
+            }
+            let mut out = vec![f32::NAN; count];
+            // SAFETY: the instruction set is available.
+            unsafe { multiply_rows(isa, rows, first, count, &alone, &mut out) };
+            out
+        };
+        (0..x.tokens).flat_map(one).collect()
+    }
+
     #[test]
     fn rows_are_those_of_plain_arithmetic() {
         let value = |i: usize| ((i * i % 1013) as f32 * 0.013).sin() * (1.0 + (i / 32 % 7) as f32) * 0.05 + 0.003;
         let types = DType::QUANTISED.into_iter().chain([DType::F32, DType::F16, DType::BF16]);
         for dtype in types {
             for columns in [32, 64, 96, 256, 768, 1280].map(|columns: usize| columns.next_multiple_of(dtype.block_len())) {
-                let (rows, split) = (7, 4);
+                let (rows, split) = (22, 12);
                 let values: Vec<f32> = (0..rows * columns).map(value).collect();
                 let bytes = encode_f32(&values, dtype).unwrap();
                 let weights = decode_f32(&bytes, dtype).unwrap();
@@ -155,10 +172,13 @@ mod tests {
                         if dtype.is_quantised() {
                             x.quantise(isa);
                         }
-                        let (first, count) = (1, 5);
+                        let (first, count) = (1, 20);
                         let mut out = vec![f32::NAN; tokens * count];
                         // SAFETY: the instruction set is available.
                         unsafe { multiply_rows(isa, &stored, first, count, &x, &mut out) };
+                        if tokens > 1 {
+                            assert_eq!(alone(isa, &stored, &x, first, count), out, "{isa:?} {dtype} {columns}, {tokens} tokens");
+                        }
                         for token in 0..tokens {
                             for row in 0..count {
                                 let weights = &weights[(first + row) * columns..][..columns];
