@@ -15,7 +15,9 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL, 16 lanes.
     Avx512,
-    /// The same with dot products of bf16 pairs and of bytes (VNNI, which every such processor has).
+    /// The same with dot products of bytes (VNNI).
+    Avx512Vnni,
+    /// The same with dot products of bf16 pairs.
     Avx512Bf16,
     /// The same with products of tiles of bf16 and of bytes (AMX), for matrix products of bf16 and of many tokens with quantised weights.
     /// Tested under emulation, never timed.
@@ -28,7 +30,8 @@ pub enum Isa {
     NeonBf16,
 }
 
-const ALL: [Isa; 8] = [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx, Isa::Neon, Isa::NeonDot, Isa::NeonBf16];
+const ALL: [Isa; 9] =
+    [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16, Isa::Amx, Isa::Neon, Isa::NeonDot, Isa::NeonBf16];
 
 impl Isa {
     /// The name used in `OPENELM_ISA`.
@@ -37,6 +40,7 @@ impl Isa {
             Self::Plain => "plain",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
             Self::Avx512Bf16 => "avx512bf16",
             Self::Amx => "amx",
             Self::Neon => "neon",
@@ -67,20 +71,26 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => {
-                Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")
-            }
+            Self::Avx512Vnni => Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Self::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "x86_64")]
             Self::Amx => Self::Avx512Bf16.is_available() && crate::amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 | Self::Amx => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Vnni | Self::Avx512Bf16 | Self::Amx => false,
         }
     }
 
     /// Whether it has AVX-512, of any kind.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn has_avx512(self) -> bool {
-        self == Self::Avx512 || self.has_avx512_bf16()
+        self == Self::Avx512 || self.has_avx512_vnni()
+    }
+
+    /// Whether it has AVX-512 with dot products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn has_avx512_vnni(self) -> bool {
+        self == Self::Avx512Vnni || self.has_avx512_bf16()
     }
 
     /// Whether it has AVX-512 with dot products of bf16 pairs and of bytes.

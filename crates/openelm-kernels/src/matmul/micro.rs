@@ -102,7 +102,7 @@ impl Micro {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx if unit == Unit::Pair => (micro_amx::HEIGHT, micro_amx::WIDTH, micro_amx::pairs()),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => {
                 (micro_avx512::HEIGHT, micro_avx512::WIDTH, if unit == Unit::Pair { micro_avx512::pairs } else { micro_avx512::singles })
             }
             #[cfg(target_arch = "x86_64")]

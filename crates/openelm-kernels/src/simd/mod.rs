@@ -171,7 +171,7 @@ macro_rules! simd_fn {
                     #[cfg(target_arch = "x86_64")]
                     $crate::Isa::Avx512Bf16 | $crate::Isa::Amx => avx512bf16($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    $crate::Isa::Avx512 => avx512($($arg),*),
+                    $crate::Isa::Avx512 | $crate::Isa::Avx512Vnni => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::Isa::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "aarch64")]

@@ -59,7 +59,7 @@ pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
     let both = |known: fn(DType) -> bool| known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype));
     let coarse = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
     match isa {
-        Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 => both(coarse) || both(is_fine),
+        Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => both(coarse) || both(is_fine),
         Isa::Amx | Isa::NeonDot => both(coarse),
         _ => false,
     }
@@ -196,7 +196,7 @@ unsafe fn unpack(
                 let scales = panels.scales.as_mut_ptr().add(column);
                 let offsets = panels.offsets.as_mut_ptr().add(column);
                 #[cfg(target_arch = "x86_64")]
-                match isa.has_avx512_bf16() {
+                match isa.has_avx512_vnni() {
                     true => {
                         with_type!(matrix.dtype, avx512_blocks::B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ())
                     }
@@ -219,11 +219,12 @@ unsafe fn unpack(
 }
 
 /// The level that stands for 0, where all blocks of the type have the same.
-fn zero_of(isa: Isa, dtype: DType) -> Option<i32> {
+fn zero_of(#[cfg_attr(target_arch = "aarch64", allow(unused_variables))] isa: Isa, dtype: DType) -> Option<i32> {
     match dtype {
         // Arm's levels are signed.
         DType::Q8_0 | DType::Q4_0 | DType::Q5_0 if cfg!(target_arch = "aarch64") => Some(0),
-        DType::Q8_0 if !isa.has_avx512_bf16() => Some(0),
+        #[cfg(target_arch = "x86_64")]
+        DType::Q8_0 if !isa.has_avx512_vnni() => Some(0),
         DType::Q8_0 => Some(128),
         DType::Q4_0 => Some(8),
         DType::Q5_0 => Some(16),
@@ -327,7 +328,7 @@ unsafe fn multiply(
         #[cfg(target_arch = "aarch64")]
         by_height!(1 2 3 4);
         #[cfg(target_arch = "x86_64")]
-        if !isa.has_avx512_bf16() {
+        if !isa.has_avx512_vnni() {
             macro_rules! by_depth {
                 ($($rows:literal)* / $depth:literal) => {
                     match (height, shift) {

@@ -114,7 +114,7 @@ impl Part<'_> {
             match (dtype, isa) {
                 (DType::F32 | DType::F16 | DType::BF16, _) => float_rows::multiply(isa, self),
                 #[cfg(target_arch = "x86_64")]
-                (_, Isa::Avx512Bf16 | Isa::Amx) => avx512_rows::multiply(self),
+                (_, Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx) => avx512_rows::multiply(self),
                 #[cfg(target_arch = "x86_64")]
                 (_, Isa::Avx2 | Isa::Avx512) => avx2_rows::multiply(self),
                 #[cfg(target_arch = "aarch64")]
