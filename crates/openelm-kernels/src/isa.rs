@@ -94,6 +94,7 @@ impl Isa {
     }
 
     /// Whether it has AVX-512 with dot products of bf16 pairs and of bytes.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn has_avx512_bf16(self) -> bool {
         matches!(self, Self::Avx512Bf16 | Self::Amx)
     }

@@ -19,7 +19,9 @@ use super::layout::with_type;
 use super::matrix::StoredRows;
 #[cfg(target_arch = "aarch64")]
 use super::neon_bytes::{self, HEIGHT};
-use super::prepared::{BLOCK, STEP};
+use super::prepared::BLOCK;
+#[cfg(target_arch = "x86_64")]
+use super::prepared::STEP;
 #[cfg(target_arch = "x86_64")]
 use super::{amx_bytes, avx2_bytes};
 use crate::matmul::micro::{Order, Unit};
