@@ -82,6 +82,17 @@ pub(crate) fn widen_half(value: u16) -> f32 {
     f32::from_bits(u32::from(value) << 16)
 }
 
+/// The same pointers, which the compiler takes for new ones: what is loaded through them is not loaded before this place. It would be, and sums would
+/// be put into memory to make room.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::pointers_in_nomem_asm_block)]
+#[inline(always)]
+pub(crate) fn held_back<A, B>(mut a: *const A, mut b: *const B) -> (*const A, *const B) {
+    // SAFETY: a comment, which reads and writes nothing.
+    unsafe { std::arch::asm!("/* {0} {1} */", inout(reg) a, inout(reg) b, options(pure, nomem, nostack, preserves_flags)) };
+    (a, b)
+}
+
 /// Asks for a line of memory.
 #[inline(always)]
 pub(crate) fn prefetch(at: *const u8) {

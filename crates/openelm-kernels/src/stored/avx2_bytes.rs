@@ -3,7 +3,7 @@
 //! What must stay true: no sum of pairs leaves 16 bits, whatever a file says: levels of 4, 5 and 6 bits are added 8, 4 and 2 pairs deep, signed
 //! ones of 8 bits (128 · 127 twice) not at all.
 
-use std::arch::{asm, x86_64::*};
+use std::arch::x86_64::*;
 
 use openelm_formats::DType;
 
@@ -11,6 +11,7 @@ use super::avx2_blocks::Blocks256;
 use super::byte_product::{STRIP, Side, WIDTH};
 use super::matrix::StoredRows;
 use super::prepared::{BLOCK, STEP};
+use crate::simd::held_back;
 
 /// Rows of a tile: with two registers of columns, sums of pairs and products take 12 of the 16 registers.
 pub(super) const HEIGHT: usize = 3;
@@ -108,9 +109,7 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
                                 };
                             }
                         }
-                        (levels, x) = (levels.add(WIDTH), x.add(4));
-                        // As in AVX-512: what follows is not loaded before.
-                        asm!("/* {0} {1} */", inout(reg) levels, inout(reg) x, options(pure, nomem, nostack, preserves_flags));
+                        (levels, x) = held_back(levels.add(WIDTH), x.add(4));
                     }
                     for row in 0..ROWS {
                         for half in 0..2 {

@@ -8,7 +8,7 @@
 //! What must stay true: sums of one element are added in the order of the blocks, whoever computes them.
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::{asm, x86_64::*};
+use std::arch::x86_64::*;
 
 use openelm_formats::DType;
 
@@ -27,6 +27,8 @@ use super::{amx_bytes, avx2_bytes};
 use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::held_back;
 use crate::simd::{Sink, Source, simd_fn, sweep};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, scratch};
@@ -419,9 +421,7 @@ unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const OFFSETS: bool
                         products[row][half] = _mm512_dpbusd_epi32(products[row][half], weights[half], four);
                     }
                 }
-                (levels, x) = (levels.add(WIDTH), x.add(4));
-                // Nothing is done, but what follows is not loaded before: the compiler would, and put sums into memory to make room.
-                asm!("/* {0} {1} */", inout(reg) levels, inout(reg) x, options(pure, nomem, nostack, preserves_flags));
+                (levels, x) = held_back(levels.add(WIDTH), x.add(4));
             }
             for half in 0..2 {
                 let scale = _mm512_loadu_ps(scales.add(run * STRIP + 16 * half));
