@@ -1,6 +1,7 @@
 //! Quantised rows in AVX2: 32 weights at a time by products of bytes in pairs, with the scales of 256.
 //!
-//! What must stay true: a token's products are the same to the bit whatever tokens stand beside it; no sum of a pair leaves 16 bits. Levels of 4 to 6 bits reach 63, signed ones of 8 bits 128, activations 127.
+//! What must stay true: a token's products are the same to the bit whatever tokens stand beside it; no sum of a pair leaves 16 bits. Levels
+//! of 4 to 6 bits reach 63, signed ones of 8 bits 128, activations 127.
 
 use std::arch::x86_64::*;
 
