@@ -149,3 +149,63 @@ impl fmt::Debug for Constraints {
         f.debug_struct("Constraints").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::path::Path;
+
+    use openelm_tokenizer::{BpeTraining, train};
+
+    use super::*;
+
+    /// Writes the text that is allowed and, of what is allowed, has the smallest ids.
+    fn first(constraint: &mut Constraint, tokenizer: &Tokenizer, vocabulary: usize) -> String {
+        let mut bytes = Vec::new();
+        while !constraint.is_whole() {
+            let mut logits = vec![0.0; vocabulary];
+            constraint.restrict(&mut logits).unwrap();
+            let id = logits.iter().position(|logit| *logit == 0.0).unwrap();
+            constraint.accept(id as u32).unwrap();
+            bytes.extend(tokenizer.token_bytes(id as u32).unwrap_or_default());
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn rows_beyond_the_tokenizer_are_never_allowed() {
+        let texts = ["the small bird sings a song of the sea"];
+        let tokenizer = train(&BpeTraining::new(280), texts.iter().map(|text| Ok::<_, Infallible>((*text).to_owned()))).unwrap();
+        let vocabulary = tokenizer.vocab_size() + 51;
+        let constraints = Constraints::new(&tokenizer, vocabulary).unwrap();
+        let form = AnswerForm::Choice(vec!["the bird".into(), "the song".into()]);
+        let mut constraint = constraints.of(&form).unwrap();
+        let mut logits = vec![1.0; vocabulary];
+        constraint.restrict(&mut logits).unwrap();
+        for (id, logit) in logits.iter().enumerate() {
+            let begins =
+                tokenizer.token_bytes(id as u32).is_some_and(|bytes| !bytes.is_empty() && "the bird".as_bytes().starts_with(&bytes));
+            let other =
+                tokenizer.token_bytes(id as u32).is_some_and(|bytes| !bytes.is_empty() && "the song".as_bytes().starts_with(&bytes));
+            assert_eq!(*logit == 1.0, begins || other, "{id}");
+            assert!(*logit == 1.0 || *logit == f32::NEG_INFINITY);
+        }
+        assert!(["the bird", "the song"].contains(&first(&mut constraint, &tokenizer, vocabulary).as_str()));
+        // A constraint's copies go their own ways, and what is not allowed is not taken.
+        let begin = constraints.of(&form).unwrap();
+        let mut copy = begin.clone();
+        first(&mut copy, &tokenizer, vocabulary);
+        assert!(copy.is_whole() && !begin.is_whole());
+        assert!(begin.clone().accept(tokenizer.eos_id().unwrap()).is_err());
+    }
+
+    #[test]
+    fn tokens_without_bytes_cannot_be_constrained() {
+        let words = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
+            "pre_tokenizer": {"type": "Whitespace"}, "model": {"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"},
+        });
+        let tokenizer = Tokenizer::from_json_bytes(words.to_string().as_bytes(), Path::new("tokenizer.json")).unwrap();
+        assert!(matches!(Constraints::new(&tokenizer, 2), Err(InferError::TokensWithoutBytes)));
+    }
+}
