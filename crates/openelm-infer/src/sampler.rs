@@ -81,10 +81,13 @@ impl Sampler {
     /// Under a constraint alone: when no token can follow.
     pub fn pick(&mut self, logits: &mut [f32], seen: &[u32]) -> Result<u32, InferError> {
         self.penalise(logits, seen);
-        let Some(constraint) = &mut self.constraint else { return Ok(self.draw(logits)) };
-        constraint.restrict(logits)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.restrict(logits)?;
+        }
         let id = self.draw(logits);
-        self.constraint.as_mut().map_or(Ok(()), |constraint| constraint.accept(id))?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(id)?;
+        }
         Ok(id)
     }
 
