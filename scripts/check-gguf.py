@@ -26,7 +26,7 @@ NAMES = {
     "ffn_down": "ffn.proj_2",
 }
 # Of the values' own size: what a type may lose.
-BOUNDS = {"F32": 0, "F16": 1e-3, "BF16": 8e-3, "Q8_0": 0.01, "Q6_K": 0.03, "Q5_0": 0.06, "Q5_1": 0.06, "Q5_K": 0.06, "Q4_0": 0.13, "Q4_K": 0.11}
+BOUNDS = {"F32": 0, "F16": 1e-3, "BF16": 8e-3, "Q8_0": 0.01, "Q6_K": 0.03, "Q5_0": 0.06, "Q5_1": 0.06, "Q5_K": 0.06, "Q4_0": 0.13, "Q4_1": 0.11, "Q4_K": 0.11}
 
 
 def original(weights, name):

@@ -21,7 +21,7 @@ import numpy as np
 from gguf import GGUFReader
 
 # llama.cpp's llama_ftype.
-TYPES = {"q4_0": 2, "q8_0": 7, "q5_0": 8, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18}
+TYPES = {"q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18}
 LARGEST_GAP = 2e-3
 
 

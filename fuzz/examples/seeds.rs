@@ -93,7 +93,7 @@ fn gguf(folder: &Path) -> Result<()> {
     ];
     for (name, metadata) in [("tokenizer", &tokenizer[..]), ("values", &values[..])] {
         let metadata: Vec<(String, GgufValue)> = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-        let types = [DType::F32, DType::F16, DType::BF16, DType::Q4_0, DType::Q5_0, DType::Q5_1, DType::Q8_0];
+        let types = [DType::F32, DType::F16, DType::BF16, DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0];
         let mut infos: Vec<_> = types.into_iter().map(|dtype| TensorInfo::new(format!("t.{dtype}"), dtype, [1, 32])).collect();
         infos.extend([DType::Q4_K, DType::Q5_K, DType::Q6_K].map(|dtype| TensorInfo::new(format!("k.{dtype}"), dtype, [256])));
         infos.push(TensorInfo::new("scalar", DType::F32, []));

@@ -1,12 +1,12 @@
 //! A folder of mlx-lm's with quantised tensors as a source of plain ones.
 //!
-//! A quantised matrix is three tensors: `NAME.weight` (levels in u32 words), `NAME.scales` and `NAME.biases`. Its values are
-//! computed when asked for; all other tensors are passed on as they are.
+//! A quantised matrix is three tensors: `NAME.weight` (levels in u32 words), `NAME.scales` and `NAME.biases`. Its values, or blocks that hold
+//! the same ones, are made when asked for; all other tensors are passed on as they are.
 
 use std::borrow::Cow;
 use std::path::Path;
 
-use openelm_formats::{AffineLayout, DType, FormatError, Safetensors, TensorInfo, TensorSource, encode_f32};
+use openelm_formats::{AffineLayout, AffineTensor, DType, FormatError, Safetensors, TensorBytes, TensorInfo, TensorSource, encode_f32};
 use serde_json::Value;
 
 use crate::error::CheckpointError;
@@ -78,6 +78,28 @@ fn scales_of(stem: &str) -> String {
     format!("{stem}.scales")
 }
 
+impl MlxWeights {
+    /// The three tensors of a matrix; `None` where it is not quantised.
+    fn quantised(&self, name: &str) -> Result<Option<AffineTensor>, FormatError> {
+        let stem = match (name.strip_suffix(".weight"), self.source.info(name)) {
+            (Some(stem), Some(stored)) if stored.dtype == DType::U32 => stem,
+            _ => return Ok(None),
+        };
+        let (scales, biases) = (self.source.f32(&scales_of(stem))?, self.source.f32(&format!("{stem}.biases"))?);
+        let bytes = self.source.bytes(name)?;
+        let words = bytes.as_chunks::<4>().0.iter().copied().map(u32::from_le_bytes).collect();
+        Ok(Some(AffineTensor { words, scales, biases }))
+    }
+
+    fn values_of(&self, name: &str, tensor: &AffineTensor) -> Result<Vec<f32>, FormatError> {
+        self.layout.dequantise(&tensor.words, &tensor.scales, &tensor.biases).ok_or_else(|| FormatError::Damaged {
+            path: self.source.path().to_owned(),
+            place: format!("tensor {name:?}"),
+            reason: "its words, scales and biases do not fit each other".into(),
+        })
+    }
+}
+
 impl TensorSource for MlxWeights {
     fn path(&self) -> &Path {
         self.source.path()
@@ -95,6 +117,17 @@ impl TensorSource for MlxWeights {
         }
     }
 
+    /// Blocks of the same values where there are such, else f32.
+    fn parts(&self, name: &str) -> Result<Vec<(TensorInfo, TensorBytes)>, FormatError> {
+        let Some((tensor, info)) = self.quantised(name)?.zip(self.info(name)) else { return self.source.parts(name) };
+        let (dtype, bytes) = match self.layout.blocks(&tensor.words, &tensor.scales, &tensor.biases) {
+            Some(blocks) => blocks,
+            None => (DType::F32, encode_f32(&self.values_of(name, &tensor)?, DType::F32)?),
+        };
+        self.release(name);
+        Ok(vec![(TensorInfo::new(name, dtype, info.shape.clone()), bytes.into())])
+    }
+
     fn release(&self, name: &str) {
         self.source.release(name);
         if let Some(stem) = name.strip_suffix(".weight") {
@@ -104,17 +137,9 @@ impl TensorSource for MlxWeights {
     }
 
     fn f32(&self, name: &str) -> Result<Vec<f32>, FormatError> {
-        let stem = match (name.strip_suffix(".weight"), self.source.info(name)) {
-            (Some(stem), Some(stored)) if stored.dtype == DType::U32 => stem,
-            _ => return self.source.f32(name),
-        };
-        let (scales, biases) = (self.source.f32(&scales_of(stem))?, self.source.f32(&format!("{stem}.biases"))?);
-        let bytes = self.source.bytes(name)?;
-        let words: Vec<u32> = bytes.as_chunks::<4>().0.iter().copied().map(u32::from_le_bytes).collect();
-        self.layout.dequantise(&words, &scales, &biases).ok_or_else(|| FormatError::Damaged {
-            path: self.source.path().to_owned(),
-            place: format!("tensor {name:?}"),
-            reason: "its words, scales and biases do not fit each other".into(),
-        })
+        match self.quantised(name)? {
+            Some(tensor) => self.values_of(name, &tensor),
+            None => self.source.f32(name),
+        }
     }
 }

@@ -29,7 +29,14 @@ fn every_format_writes_the_same_text() {
     let call = ["generate", "model.pt", "--tokenizer", "tok", "--prompt", "the bird", "--max-new-tokens", "8", "--ignore-eos", "--json"];
     assert_eq!(ids(&ground.call(call).succeeds()), expected);
     // Rounded, but written and read.
-    for (format, quantize, out) in [("gguf", "q4_k_m", "small.gguf"), ("gguf", "q5_k", "middle.gguf"), ("mlx", "4bit", "small")] {
+    let types = [
+        ("gguf", "q4_k_m", "small.gguf"),
+        ("gguf", "q5_k", "middle.gguf"),
+        ("gguf", "q4_1", "minima.gguf"),
+        ("mlx", "4bit", "small"),
+        ("mlx", "8bit", "middle"),
+    ];
+    for (format, quantize, out) in types {
         ground.call(["export", "run", "--format", format, "--quantize", quantize, "--out", out]).succeeds();
         assert_eq!(generate(out).as_array().unwrap().len(), 8);
     }

@@ -68,6 +68,7 @@ fn every_recipe_reads_back_near_the_original() {
         (GgufType::Q4KS, 0.1),
         (GgufType::Q4KM, 0.1),
         (GgufType::Q4_0, 0.12),
+        (GgufType::Q4_1, 0.1),
     ] {
         let out = place.path().join(format!("{kind:?}.gguf"));
         export_gguf(&weights, tokenizer.as_ref(), "hf-tiny", kind, &out).unwrap();

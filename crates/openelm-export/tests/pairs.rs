@@ -9,7 +9,7 @@ use openelm_checkpoint::{WeightKind, Weights};
 use openelm_export::{
     CardFacts, ExportDtype, ExportSettings, GgufType, MlxSettings, export_corenet, export_gguf, export_hugging_face, export_mlx,
 };
-use openelm_formats::{Safetensors, TensorSource, TorchFile};
+use openelm_formats::{DType, Safetensors, TensorSource, TorchFile, decode_f32};
 use openelm_tokenizer::Tokenizer;
 use reference_values::{reference, shared};
 use support::{assert_same, tokenizer_of};
@@ -91,6 +91,29 @@ fn mlx_tensors_are_mlx_lms() {
     let (own, theirs) = (Weights::open(&out).unwrap(), Weights::open(&folder.join("mlx/5m-4bit")).unwrap());
     assert_eq!(theirs.kind(), WeightKind::Mlx);
     assert_same(&own, &theirs, "4 bits");
+}
+
+#[test]
+fn mlx_levels_are_kept_in_blocks_of_the_same_values() {
+    let Some(folder) = reference() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let weights = Weights::open(&folder.join("hf-5m")).unwrap();
+    for (dtype, bits, expected) in [
+        (ExportDtype::F32, 4, DType::Affine4),
+        (ExportDtype::Bf16, 4, DType::Q4_1),
+        (ExportDtype::F16, 4, DType::Q4_1),
+        (ExportDtype::Bf16, 8, DType::Affine8),
+    ] {
+        let out = place.path().join(format!("{dtype:?}-{bits}"));
+        let settings = MlxSettings { dtype: Some(dtype), bits: Some(bits), max_shard_bytes: u64::MAX };
+        export_mlx(&weights, tokenizer_of(&weights).as_ref(), &CardFacts::default(), &settings, &out).unwrap();
+        let written = Weights::open(&out).unwrap();
+        for info in openelm_model::OpenElm::infos_of(weights.config()).unwrap() {
+            let [(part, bytes)] = &written.parts(&info).unwrap()[..] else { panic!("{} in parts", info.name) };
+            assert_eq!((&part.shape, part.dtype == expected), (&info.shape, info.shape.len() == 2), "{}", info.name);
+            assert_eq!(decode_f32(bytes, part.dtype).unwrap(), written.values(&info).unwrap(), "{dtype:?}, {bits} bits, {}", info.name);
+        }
+    }
 }
 
 #[test]

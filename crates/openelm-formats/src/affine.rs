@@ -3,10 +3,16 @@
 //!
 //! The rounding is MLX's to the bit, in f32: the end of a group that is farther from 0 is met exactly, and so is 0.
 
+use half::f16;
 use rayon::prelude::*;
+
+use crate::blocks::{affine, q4_1};
+use crate::dtype::DType;
 
 /// Groups that one thread takes at a time.
 const BATCH: usize = 256;
+/// Elements of a block.
+const BLOCK: usize = 32;
 /// MLX's least scale.
 const LEAST_SCALE: f32 = 1e-7;
 
@@ -93,6 +99,38 @@ impl AffineLayout {
         });
         Some(values.collect())
     }
+
+    /// The same values in blocks of 32, without rounding: Affine8 for levels of 8 bits, else Q4_1, or Affine4 where a scale or bias is no value
+    /// of f16. `None` where the parts do not fit each other, or groups are no whole blocks.
+    pub fn blocks(self, words: &[u32], scales: &[f32], biases: &[f32]) -> Option<(DType, Vec<u8>)> {
+        let per_word = self.per_word()?;
+        let words_of_group = self.group / per_word;
+        let fits = scales.len() == biases.len() && scales.len().checked_mul(words_of_group) == Some(words.len());
+        let exact = |value: &f32| f16::from_f32(*value).to_f32() == *value;
+        if !fits || !self.group.is_multiple_of(BLOCK) {
+            return None;
+        }
+        let dtype = match self.bits {
+            8 => DType::Affine8,
+            _ if scales.par_iter().chain(biases).all(exact) => DType::Q4_1,
+            _ => DType::Affine4,
+        };
+        let words_of_block = BLOCK / per_word;
+        let mut bytes = vec![0; words.len() / words_of_block * dtype.size()];
+        let mask = (1_u32 << self.bits) - 1;
+        let blocks = bytes.par_chunks_exact_mut(dtype.size()).zip(words.par_chunks_exact(words_of_block)).enumerate();
+        blocks.with_min_len(BATCH).for_each(|(number, (to, words))| {
+            let (scale, bias) = (scales[number * BLOCK / self.group], biases[number * BLOCK / self.group]);
+            let place = |i: usize| i % per_word * self.bits as usize;
+            let levels = std::array::from_fn(|i| (words[i / per_word] >> place(i) & mask) as u8);
+            match dtype {
+                DType::Affine8 => to.copy_from_slice(&affine::block8(scale, bias, &levels)),
+                DType::Affine4 => to.copy_from_slice(&affine::block4(scale, bias, &levels)),
+                _ => to.copy_from_slice(&q4_1::block(scale, bias, &levels)),
+            }
+        });
+        Some((dtype, bytes))
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +148,33 @@ mod tests {
             let worst = back.iter().zip(&values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < bound * 1.4, "{bits} bits: {worst}");
         }
+    }
+
+    #[test]
+    fn blocks_hold_the_same_values() {
+        let values: Vec<f32> = (0..3 * 128).map(|i| ((i * 37 % 101) as f32 - 40.0) * 0.013).collect();
+        for (bits, group) in [(2, 32), (4, 64), (8, 128), (4, 32), (8, 64)] {
+            let layout = AffineLayout { bits, group };
+            let mut tensor = layout.quantise(&values).unwrap();
+            let check = |tensor: &AffineTensor, expected: DType| {
+                let (dtype, bytes) = layout.blocks(&tensor.words, &tensor.scales, &tensor.biases).unwrap();
+                assert_eq!(dtype, if bits == 8 { DType::Affine8 } else { expected });
+                let values = layout.dequantise(&tensor.words, &tensor.scales, &tensor.biases).unwrap();
+                assert_eq!(crate::decode_f32(&bytes, dtype).unwrap(), values, "{bits} bits, groups of {group}");
+            };
+            // More digits than f16 has, then fewer.
+            check(&tensor, DType::Affine4);
+            for value in tensor.scales.iter_mut().chain(&mut tensor.biases) {
+                *value = half::bf16::from_f32(*value).to_f32();
+            }
+            check(&tensor, DType::Q4_1);
+            // A value beyond f16's range.
+            tensor.biases[1] = 1e5;
+            check(&tensor, DType::Affine4);
+            assert_eq!(layout.blocks(&tensor.words[1..], &tensor.scales, &tensor.biases), None);
+        }
+        let halves = AffineLayout { bits: 4, group: 16 };
+        assert_eq!(halves.blocks(&[0; 4], &[0.0; 2], &[0.0; 2]), None);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// How the elements of a tensor are stored, always little endian. The quantised types are llama.cpp's: they store the elements
-/// of a row in blocks that share their scales.
+/// How the elements of a tensor are stored, always little endian. The quantised types store the elements of a row in blocks that share
+/// their scales; they are llama.cpp's but for `Affine4` and `Affine8`, which no file has: MLX's levels, 32 to a block.
 #[allow(non_camel_case_types)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
@@ -21,12 +21,15 @@ pub enum DType {
     U8,
     Bool,
     Q4_0,
+    Q4_1,
     Q5_0,
     Q5_1,
     Q8_0,
     Q4_K,
     Q5_K,
     Q6_K,
+    Affine4,
+    Affine8,
 }
 
 impl DType {
@@ -48,7 +51,8 @@ impl DType {
     ];
 
     /// The types that store blocks.
-    pub const QUANTISED: [Self; 7] = [Self::Q4_0, Self::Q5_0, Self::Q5_1, Self::Q8_0, Self::Q4_K, Self::Q5_K, Self::Q6_K];
+    pub const QUANTISED: [Self; 10] =
+        [Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0, Self::Q4_K, Self::Q5_K, Self::Q6_K, Self::Affine4, Self::Affine8];
 
     /// Name, elements of a block, bytes of a block.
     const fn layout(self) -> (&'static str, usize, usize) {
@@ -70,8 +74,12 @@ impl DType {
             Self::Q4_0 => ("Q4_0", 32, 2 + 16),
             Self::Q5_0 => ("Q5_0", 32, 2 + 4 + 16),
             Self::Q8_0 => ("Q8_0", 32, 2 + 32),
-            // A scale and a minimum of 2 bytes each, then 5 bits an element.
+            // A scale and a minimum of 2 bytes each, then 4 or 5 bits an element.
+            Self::Q4_1 => ("Q4_1", 32, 4 + 16),
             Self::Q5_1 => ("Q5_1", 32, 4 + 4 + 16),
+            // A scale and a minimum of 4 bytes each, then 4 or 8 bits an element.
+            Self::Affine4 => ("AFFINE4", 32, 8 + 16),
+            Self::Affine8 => ("AFFINE8", 32, 8 + 32),
             // Two scales of 2 bytes, 12 bytes of scales and minima of 6 bits each, then 4 or 5 bits an element.
             Self::Q4_K => ("Q4_K", 256, 4 + 12 + 128),
             Self::Q5_K => ("Q5_K", 256, 4 + 12 + 32 + 128),

@@ -45,7 +45,8 @@ fn metadata() -> Vec<(String, GgufValue)> {
 }
 
 fn infos() -> Vec<TensorInfo> {
-    let mut infos: Vec<_> = DType::QUANTISED.iter().map(|dtype| TensorInfo::new(format!("blocks.{dtype}"), *dtype, [3, 512])).collect();
+    let blocks = DType::QUANTISED.into_iter().filter(|dtype| !matches!(dtype, DType::Affine4 | DType::Affine8));
+    let mut infos: Vec<_> = blocks.map(|dtype| TensorInfo::new(format!("blocks.{dtype}"), dtype, [3, 512])).collect();
     for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64, DType::I8, DType::I16, DType::I32, DType::I64] {
         infos.push(TensorInfo::new(format!("plain.{dtype}"), dtype, [2, 3, 5]));
     }

@@ -175,6 +175,25 @@ fn every_gguf_file_scores_as_in_llama_cpp() {
 }
 
 #[test]
+fn mlx_lms_file_has_mlx_lms_likelihood_in_its_own_bits() {
+    let Some(folder) = reference().map(|reference| reference.join("mlx")) else { return };
+    let (weights, expected) = (Weights::open(&folder.join("5m-4bit")).unwrap(), json(&folder.join("mlx.json")));
+    let ids: Vec<u32> = serde_json::from_value(expected["token_ids"].clone()).unwrap();
+    let nll = expected["4bit_group64"]["mean_negative_log_likelihood"].as_f64().unwrap();
+    let open = |convert| HostDecoder::open(&weights, HostOptions { convert, ..Default::default() }).unwrap();
+    let (own, wide) = (open(None), open(Some(DType::F32)));
+    // 6 bits a weight with the scales of 32, instead of 32.
+    let share = own.bytes_per_token() as f64 / wide.bytes_per_token() as f64;
+    assert!((0.18..0.2).contains(&share), "{share}");
+    let exact = mean_nll(&read(&wide, &ids, &[ids.len()]), &ids);
+    assert!((exact / nll - 1.0).abs() < 1e-5, "{exact}, mlx-lm has {nll}");
+    for parts in [vec![ids.len()], vec![1; ids.len()]] {
+        let found = mean_nll(&read(&own, &ids, &parts), &ids);
+        assert!((found / nll - 1.0).abs() < 2e-3, "in {} parts: {found}, mlx-lm has {nll}", parts.len());
+    }
+}
+
+#[test]
 fn guesses_change_the_speed_and_not_the_text() {
     let Some(folder) = reference() else { return };
     let open = |name: &str| HostDecoder::open(&Weights::open(&folder.join(name)).unwrap(), HostOptions::default()).unwrap();

@@ -25,6 +25,8 @@ pub enum Quantize {
     Q8_0,
     #[value(name = "q4_0")]
     Q4_0,
+    #[value(name = "q4_1")]
+    Q4_1,
     #[value(name = "q5_0")]
     Q5_0,
     #[value(name = "q4_k_s")]

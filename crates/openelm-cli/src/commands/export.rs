@@ -102,6 +102,7 @@ fn gguf_type(arguments: &ExportArguments, weights: &Weights) -> GgufType {
     match (arguments.quantize, arguments.dtype) {
         (Some(Quantize::Q8_0), _) => GgufType::Q8_0,
         (Some(Quantize::Q4_0), _) => GgufType::Q4_0,
+        (Some(Quantize::Q4_1), _) => GgufType::Q4_1,
         (Some(Quantize::Q5_0), _) => GgufType::Q5_0,
         (Some(Quantize::Q4KS), _) => GgufType::Q4KS,
         (Some(Quantize::Q4KM), _) => GgufType::Q4KM,

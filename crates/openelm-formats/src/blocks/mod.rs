@@ -1,11 +1,13 @@
-//! llama.cpp's quantised blocks, packed and unpacked.
+//! Quantised blocks, packed and unpacked.
 //!
-//! The layouts are llama.cpp's to the bit, and so is the rounding of its reference quantisers, sums in f32 and in its order included:
+//! The layouts, but for MLX's, are llama.cpp's to the bit, and so is the rounding of its reference quantisers, sums in f32 and in its order included:
 //! the same values give the same bytes. Every function is total: values that are not finite give some block, never a panic.
 
+pub(crate) mod affine;
 mod fit;
 mod packed_scales;
 mod q4_0;
+pub(crate) mod q4_1;
 mod q4_k;
 mod q5_0;
 mod q5_1;
@@ -29,12 +31,15 @@ const BATCH: usize = 64;
 pub(crate) fn quantise(values: &[f32], dtype: DType) -> Option<Vec<u8>> {
     match dtype {
         DType::Q4_0 => pack(values, q4_0::quantise),
+        DType::Q4_1 => pack(values, q4_1::quantise),
         DType::Q5_0 => pack(values, q5_0::quantise),
         DType::Q5_1 => pack(values, q5_1::quantise),
         DType::Q8_0 => pack(values, q8_0::quantise),
         DType::Q4_K => pack(values, q4_k::quantise),
         DType::Q5_K => pack(values, q5_k::quantise),
         DType::Q6_K => pack(values, q6_k::quantise),
+        DType::Affine4 => pack(values, affine::quantise4),
+        DType::Affine8 => pack(values, affine::quantise8),
         _ => None,
     }
 }
@@ -43,12 +48,15 @@ pub(crate) fn quantise(values: &[f32], dtype: DType) -> Option<Vec<u8>> {
 pub(crate) fn dequantise(bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
     match dtype {
         DType::Q4_0 => Some(unpack(bytes, q4_0::dequantise)),
+        DType::Q4_1 => Some(unpack(bytes, q4_1::dequantise)),
         DType::Q5_0 => Some(unpack(bytes, q5_0::dequantise)),
         DType::Q5_1 => Some(unpack(bytes, q5_1::dequantise)),
         DType::Q8_0 => Some(unpack(bytes, q8_0::dequantise)),
         DType::Q4_K => Some(unpack(bytes, q4_k::dequantise)),
         DType::Q5_K => Some(unpack(bytes, q5_k::dequantise)),
         DType::Q6_K => Some(unpack(bytes, q6_k::dequantise)),
+        DType::Affine4 => Some(unpack(bytes, affine::dequantise4)),
+        DType::Affine8 => Some(unpack(bytes, affine::dequantise8)),
         _ => None,
     }
 }
@@ -71,6 +79,16 @@ fn unpack<const N: usize, const B: usize>(bytes: &[u8], block: fn(&[u8; B]) -> [
     bytes.as_chunks::<B>().0.iter().flat_map(block).collect()
 }
 
+/// 16 bytes with elements 0 to 15 in the low and 16 to 31 in the high halves, of levels below 16.
+fn nibbles(levels: &[u8; SMALL]) -> [u8; SMALL / 2] {
+    std::array::from_fn(|i| levels[i] | levels[i + SMALL / 2] << 4)
+}
+
+/// The levels of [`nibbles`].
+fn levels(nibbles: &[u8; SMALL / 2]) -> [u8; SMALL] {
+    std::array::from_fn(|i| if i < SMALL / 2 { nibbles[i] & 0xf } else { nibbles[i - SMALL / 2] >> 4 })
+}
+
 /// A scale as stored.
 fn half_bytes(value: f32) -> [u8; 2] {
     f16::from_f32(value).to_le_bytes()
@@ -79,6 +97,13 @@ fn half_bytes(value: f32) -> [u8; 2] {
 /// The value of largest magnitude, the first where several are; 0 for none above 0.
 fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0_f32, |largest, value| if largest.abs() < value.abs() { *value } else { largest })
+}
+
+/// The least and the greatest value, those that are no number left out.
+fn limits(values: &[f32]) -> (f32, f32) {
+    values.iter().fold((f32::MAX, f32::MIN), |(low, high), value| {
+        (if *value < low { *value } else { low }, if *value > high { *value } else { high })
+    })
 }
 
 /// 1 / `value`, and 0 for 0.
@@ -114,7 +139,9 @@ mod tests {
         // Hashes of what the reference quantisers of llama.cpp (as in llama-cpp-python 0.3.36) make of the same values.
         for (dtype, expected) in [
             (DType::Q4_0, 0x1114_6a04_a49f_33e3),
+            (DType::Q4_1, 0x8c62_59a9_cc9f_9dc9),
             (DType::Q5_0, 0xe3c6_9e66_888f_1a46),
+            (DType::Q5_1, 0x1841_0ebe_f3b7_47d1),
             (DType::Q8_0, 0xdccc_72f1_10a8_4870),
             (DType::Q4_K, 0x982a_c1fb_1541_608d),
             (DType::Q5_K, 0x2ad6_d02c_31b4_8230),
@@ -137,6 +164,9 @@ mod tests {
             (DType::Q5_1, 2.0e-3),
             (DType::Q4_K, 6.0e-3),
             (DType::Q4_0, 8.0e-3),
+            (DType::Q4_1, 8.0e-3),
+            (DType::Affine4, 8.0e-3),
+            (DType::Affine8, 3.0e-5),
         ] {
             let bytes = quantise(&values, dtype).unwrap();
             assert_eq!(bytes.len(), values.len() / dtype.block_len() * dtype.size());
@@ -150,8 +180,21 @@ mod tests {
     #[test]
     fn grids_come_back_exactly() {
         // Multiples of a power of two that each type can hold, its extreme among them in each block.
-        for (dtype, low, high) in [(DType::Q4_0, -8, 7), (DType::Q5_0, -16, 15), (DType::Q8_0, -127, 127)] {
-            let level = |i: i32| if i % 32 == 0 { low } else { low + i * 5 % (high - low + 1) };
+        let types = [
+            (DType::Q4_0, -8, 7),
+            (DType::Q5_0, -16, 15),
+            (DType::Q8_0, -127, 127),
+            (DType::Q4_1, -3, 12),
+            (DType::Q5_1, 1, 32),
+            (DType::Affine4, -30, -15),
+            (DType::Affine8, -200, 55),
+        ];
+        for (dtype, low, high) in types {
+            let level = |i: i32| match i % 32 {
+                0 => low,
+                31 => high,
+                _ => low + i * 5 % (high - low + 1),
+            };
             let values: Vec<f32> = (0..64).map(|i| level(i) as f32 / 64.0).collect();
             assert_eq!(dequantise(&quantise(&values, dtype).unwrap(), dtype).unwrap(), values, "{dtype}");
         }

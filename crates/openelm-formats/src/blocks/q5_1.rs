@@ -2,15 +2,13 @@
 
 use half::f16;
 
-use super::{SMALL, half_bytes, inverse};
+use super::{SMALL, half_bytes, inverse, limits};
 
 const HALF: usize = SMALL / 2;
 const BYTES: usize = 4 + 4 + HALF;
 
 pub(super) fn quantise(values: &[f32; SMALL]) -> [u8; BYTES] {
-    let (minimum, maximum) = values.iter().fold((f32::MAX, f32::MIN), |(low, high), value| {
-        (if *value < low { *value } else { low }, if *value > high { *value } else { high })
-    });
+    let (minimum, maximum) = limits(values);
     let scale = (maximum - minimum) / 31.0;
     let inverse = inverse(scale);
     let levels = values.map(|value| ((value - minimum) * inverse + 0.5) as u8);

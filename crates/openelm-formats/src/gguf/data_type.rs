@@ -2,10 +2,11 @@
 
 use crate::dtype::DType;
 
-const TYPES: [(u32, DType); 15] = [
+const TYPES: [(u32, DType); 16] = [
     (0, DType::F32),
     (1, DType::F16),
     (2, DType::Q4_0),
+    (3, DType::Q4_1),
     (6, DType::Q5_0),
     (7, DType::Q5_1),
     (8, DType::Q8_0),
@@ -21,7 +22,7 @@ const TYPES: [(u32, DType); 15] = [
 ];
 
 /// Types that exist and are not read here, for messages.
-const OTHERS: [(u32, &str); 4] = [(3, "Q4_1"), (9, "Q8_1"), (10, "Q2_K"), (11, "Q3_K")];
+const OTHERS: [(u32, &str); 3] = [(9, "Q8_1"), (10, "Q2_K"), (11, "Q3_K")];
 
 pub(super) fn from_code(code: u32) -> Option<DType> {
     TYPES.into_iter().find(|(number, _)| *number == code).map(|(_, dtype)| dtype)

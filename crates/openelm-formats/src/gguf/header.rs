@@ -125,7 +125,7 @@ fn tensor(path: &Path, reader: &mut Reader, number: usize) -> Result<(TensorInfo
     let code = reader.u32(&place)?;
     let offset = reader.u64(&place)?;
     let Some(dtype) = data_type::from_code(code) else {
-        let hint = "convert the model to F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K or Q4_0";
+        let hint = "convert the model to F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1 or Q4_0";
         return Err(FormatError::unsupported(path, place, format!("elements of type {}", data_type::unknown(code)), hint));
     };
     let row = shape.last().copied().unwrap_or(1);

@@ -173,8 +173,8 @@ mod tests {
     fn check(threads: usize, shapes: &[(usize, usize, usize)]) {
         let Some(tiles) = Cpu::with_tiles(threads) else { return };
         let dots = Cpu::new(Isa::Avx512Bf16, Threads::new(threads).unwrap()).unwrap();
-        let types = [DType::Q8_0, DType::Q4_0, DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K];
-        for (index, dtype) in types.into_iter().enumerate() {
+        let types = DType::QUANTISED.into_iter().filter(|dtype| *dtype != DType::Q6_K).collect::<Vec<_>>();
+        for (index, &dtype) in types.iter().enumerate() {
             // A second part of its own type, and of another.
             for second in [dtype, types[(index + 1) % types.len()]] {
                 for &(tokens, rows, columns) in shapes {

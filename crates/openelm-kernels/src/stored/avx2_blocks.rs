@@ -1,11 +1,11 @@
-//! llama.cpp's blocks in AVX2: the levels of 32 weights in their own order, and the scales and offsets of 256 in two registers.
+//! Quantised blocks in AVX2: the levels of 32 weights in their own order, and the scales and offsets of 256 in two registers.
 //!
-//! What must stay true: the same levels, scales and offsets as [`layout`](super::layout) gives, but for levels of 8 bits, which are signed and
-//! have no offsets.
+//! What must stay true: the same levels, scales and offsets as [`layout`](super::layout) gives, but for levels of 8 bits, which are 128 lower,
+//! and their offsets 128 scales higher: signed, and Q8_0's offsets are 0.
 
 use std::arch::x86_64::*;
 
-use super::avx512_blocks::eight_halves;
+use super::avx512_blocks::{eight_halves, eight_singles};
 
 /// What a step of 256 weights takes: eight blocks of 32, or one of 256.
 pub(super) trait Blocks256 {
@@ -15,14 +15,14 @@ pub(super) trait Blocks256 {
     const FINE: bool = false;
     /// Whether levels are signed.
     const SIGNED: bool = false;
-    /// What the offsets of [`lanes`](Self::lanes) are to be multiplied with.
+    /// What the offsets of [`lanes`](Self::lanes) are to be multiplied with: 0 where there are none.
     const OFFSET: f32 = 1.0;
 
     /// Of 256 weights the 8 scales and, but for [`OFFSET`](Self::OFFSET), the 8 offsets; where [`FINE`](Self::FINE), the 16 scales, whose
     /// offsets they are too. Of `blocks` blocks of 32 alone when there are less than 8: the others have none.
     ///
     /// # Safety
-    /// Needs AVX2 and F16C; `at` holds the blocks.
+    /// Needs AVX2, FMA and F16C; `at` holds the blocks.
     unsafe fn lanes(at: *const u8, blocks: usize) -> [__m256; 2];
 
     /// The levels of the `index`-th 32 weights.
@@ -94,7 +94,40 @@ macro_rules! small {
 small!(Q8_0, 34, offset 0.0, minimum 0, signed true, |at| _mm256_loadu_si256(at.add(2).cast()));
 small!(Q4_0, 18, offset -8.0, minimum 0, signed false, |at| nibbles(at.add(2)));
 small!(Q5_0, 22, offset -16.0, minimum 0, signed false, |at| _mm256_or_si256(nibbles(at.add(6)), fifth_bits(at.add(2))));
+small!(Q4_1, 20, offset 1.0, minimum 2, signed false, |at| nibbles(at.add(4)));
 small!(Q5_1, 24, offset 1.0, minimum 2, signed false, |at| _mm256_or_si256(nibbles(at.add(8)), fifth_bits(at.add(4))));
+
+macro_rules! affine {
+    ($name:ident, $bytes:literal, signed $signed:literal, |$at:ident| $levels:expr) => {
+        pub(super) struct $name;
+        impl Blocks256 for $name {
+            const BYTES: usize = 8 * $bytes;
+            const SIGNED: bool = $signed;
+
+            #[inline(always)]
+            unsafe fn lanes(at: *const u8, blocks: usize) -> [__m256; 2] {
+                // SAFETY: the caller's promise. A block begins with its scale and its minimum.
+                unsafe {
+                    let scales = eight_singles(at, $bytes, blocks);
+                    let zero = _mm256_set1_ps(if $signed { 128.0 } else { 0.0 });
+                    [scales, _mm256_fmadd_ps(scales, zero, eight_singles(at.add(4), $bytes, blocks))]
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn levels(at: *const u8, index: usize) -> __m256i {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let $at = at.add(index * $bytes);
+                    $levels
+                }
+            }
+        }
+    };
+}
+
+affine!(Affine4, 24, signed false, |at| nibbles(at.add(8)));
+affine!(Affine8, 40, signed true, |at| _mm256_xor_si256(_mm256_loadu_si256(at.add(8).cast()), _mm256_set1_epi8(-128)));
 
 /// The 8 scales and the 8 offsets of a block with two f16 values and 12 bytes of 6-bit numbers.
 ///

@@ -19,7 +19,7 @@ pub(super) const HEIGHT: usize = 3;
 /// How many products of pairs may be added in 16 bits: 1 where levels are signed.
 pub(super) fn depth(rows: &StoredRows<'_>) -> usize {
     let of = |dtype| match dtype {
-        DType::Q4_0 | DType::Q4_K => 8,
+        DType::Q4_0 | DType::Q4_1 | DType::Q4_K | DType::Affine4 => 8,
         DType::Q5_0 | DType::Q5_1 | DType::Q5_K => 4,
         DType::Q6_K => 2,
         _ => 1,
@@ -30,7 +30,7 @@ pub(super) fn depth(rows: &StoredRows<'_>) -> usize {
 /// One row's levels in order, and its scales and offsets, [`STRIP`] apart.
 ///
 /// # Safety
-/// Needs AVX2 and F16C; the row has `begin + inner` columns, `begin` a multiple of 256 and `inner` of 32; the targets have room.
+/// Needs AVX2, FMA and F16C; the row has `begin + inner` columns, `begin` a multiple of 256 and `inner` of 32; the targets have room.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn unpack_row<B: Blocks256>(
     bytes: *const u8,

@@ -152,7 +152,7 @@ unsafe fn add_step<B: Blocks256, const TOKENS: usize>(part: &Part<'_>, at: *cons
                 }
             } else {
                 factors[token][0] = _mm256_mul_ps(weights[0], _mm256_loadu_ps(lanes));
-                if !B::SIGNED {
+                if B::OFFSET != 0.0 {
                     sums.offsets[token] = _mm256_fmadd_ps(weights[1], _mm256_loadu_ps(lanes.add(8)), sums.offsets[token]);
                 }
             }

@@ -1,4 +1,4 @@
-//! llama.cpp's blocks in AVX-512, 64 weights at a time in their own order: levels in 64 bytes, and a scale and an offset for every 4; or
+//! Quantised blocks in AVX-512, 64 weights at a time in their own order: levels in 64 bytes, and a scale and an offset for every 4; or
 //! the scales and offsets of 256 weights in one register.
 //!
 //! What must stay true: the same levels, scales and offsets as [`layout`](super::layout) gives.
@@ -59,6 +59,24 @@ pub(super) unsafe fn eight_halves(at: *const u8, bytes: usize, blocks: usize) ->
         let mut halves = [0; 8];
         halves.iter_mut().enumerate().take(blocks).for_each(|(block, to)| *to = half(block));
         _mm_loadu_si128(halves.as_ptr().cast())
+    }
+}
+
+/// The f32 values at `at`, `bytes` apart, of `blocks` blocks.
+///
+/// # Safety
+/// As [`Blocks512::lanes`].
+#[inline(always)]
+pub(super) unsafe fn eight_singles(at: *const u8, bytes: usize, blocks: usize) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let single = |block: usize| at.add(block * bytes).cast::<f32>().read_unaligned();
+        if blocks == 8 {
+            return _mm256_set_ps(single(7), single(6), single(5), single(4), single(3), single(2), single(1), single(0));
+        }
+        let mut singles = [0.0; 8];
+        singles.iter_mut().enumerate().take(blocks).for_each(|(block, to)| *to = single(block));
+        _mm256_loadu_ps(singles.as_ptr())
     }
 }
 
@@ -160,6 +178,68 @@ small!(Q5_0, 22, offset -16.0, minimum 0, |HALF, at, next| {
     let scales = two_scales::<HALF>(at, next);
     let levels = fifth_bits::<HALF>(nibbles::<HALF>(at.add(6), next.wrapping_add(6)), at.add(2), next.wrapping_add(2));
     Chunk512 { levels, scales, offsets: _mm512_mul_ps(scales, _mm512_set1_ps(-16.0)) }
+});
+
+small!(Q4_1, 20, offset 1.0, minimum 2, |HALF, at, next| {
+    let (scales, offsets) = (two_scales::<HALF>(at, next), two_scales::<HALF>(at.add(2), next.wrapping_add(2)));
+    Chunk512 { levels: nibbles::<HALF>(at.add(4), next.wrapping_add(4)), scales, offsets }
+});
+
+/// Two f32 values as 8 lanes each; the second is 0 where `HALF`.
+///
+/// # Safety
+/// As [`Blocks512::head`].
+#[inline(always)]
+unsafe fn two_singles<const HALF: bool>(first: *const u8, second: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let first = _mm512_set1_ps(first.cast::<f32>().read_unaligned());
+        match HALF {
+            true => _mm512_maskz_mov_ps(0x00ff, first),
+            false => _mm512_mask_mov_ps(first, 0xff00, _mm512_set1_ps(second.cast::<f32>().read_unaligned())),
+        }
+    }
+}
+
+macro_rules! affine {
+    ($name:ident, $bytes:literal, |$half:ident, $at:ident, $next:ident| $levels:expr) => {
+        pub(super) struct $name;
+        impl Blocks512 for $name {
+            const WEIGHTS: usize = 64;
+            const BYTES: usize = 2 * $bytes;
+            type Head = ();
+
+            #[inline(always)]
+            unsafe fn head<const HALF: bool>(_: *const u8) {}
+
+            #[inline(always)]
+            unsafe fn chunk<const $half: bool>($at: *const u8, (): (), _: usize) -> Chunk512 {
+                let $next = $at.wrapping_add($bytes);
+                // SAFETY: the caller's promise; the second block is not touched where there is none.
+                unsafe {
+                    let scales = two_singles::<$half>($at, $next);
+                    let offsets = two_singles::<$half>($at.add(4), $next.wrapping_add(4));
+                    Chunk512 { levels: $levels, scales, offsets }
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn lanes(at: *const u8, blocks: usize) -> __m512 {
+                // SAFETY: the caller's promise. A block begins with its scale and its minimum.
+                unsafe {
+                    let scales = _mm512_castps256_ps512(eight_singles(at, $bytes, blocks));
+                    _mm512_insertf32x8::<1>(scales, eight_singles(at.add(4), $bytes, blocks))
+                }
+            }
+        }
+    };
+}
+
+affine!(Affine4, 24, |HALF, at, next| nibbles::<HALF>(at.add(8), next.wrapping_add(8)));
+affine!(Affine8, 40, |HALF, at, next| {
+    let first = _mm512_castsi256_si512(_mm256_loadu_si256(at.add(8).cast()));
+    let second = if HALF { _mm256_setzero_si256() } else { _mm256_loadu_si256(next.add(8).cast()) };
+    _mm512_inserti64x4::<1>(first, second)
 });
 
 small!(Q5_1, 24, offset 1.0, minimum 2, |HALF, at, next| {

@@ -61,7 +61,7 @@ fn height(isa: Isa) -> usize {
 /// with AVX2's and AVX-512's, for which tiles of AMX are too long and Arm has no body.
 pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
     let both = |known: fn(DType) -> bool| known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype));
-    let coarse = |dtype| matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Q5_1 | DType::Q4_K | DType::Q5_K);
+    let coarse = |dtype: DType| dtype.is_quantised() && !is_fine(dtype);
     match isa {
         Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => both(coarse) || both(is_fine),
         Isa::Amx | Isa::NeonDot => both(coarse),

@@ -1,4 +1,4 @@
-//! llama.cpp's blocks, taken apart 32 weights at a time: levels of at most 8 bits, and for each half of the 32 a scale and an offset.
+//! Quantised blocks, taken apart 32 weights at a time: levels of at most 8 bits, and for each half of the 32 a scale and an offset.
 //!
 //! What must stay true: weight = scale · level + offset, with the values that the format's own unpacking gives but for rounding.
 
@@ -86,6 +86,44 @@ impl Layout for Q5_0 {
         let mut levels = nibbles(&block[6..22]);
         fifth_bits(&mut levels, &block[2..6]);
         one_scale(levels, scale, -16.0 * scale)
+    }
+}
+
+pub(crate) struct Q4_1;
+impl Layout for Q4_1 {
+    const BYTES: usize = 20;
+    const CHUNKS: usize = 1;
+
+    #[inline(always)]
+    fn chunk(block: &[u8], _: usize) -> Chunk {
+        one_scale(nibbles(&block[4..20]), half(block, 0), half(block, 2))
+    }
+}
+
+#[inline(always)]
+fn single(block: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+pub(crate) struct Affine4;
+impl Layout for Affine4 {
+    const BYTES: usize = 24;
+    const CHUNKS: usize = 1;
+
+    #[inline(always)]
+    fn chunk(block: &[u8], _: usize) -> Chunk {
+        one_scale(nibbles(&block[8..24]), single(block, 0), single(block, 4))
+    }
+}
+
+pub(crate) struct Affine8;
+impl Layout for Affine8 {
+    const BYTES: usize = 40;
+    const CHUNKS: usize = 1;
+
+    #[inline(always)]
+    fn chunk(block: &[u8], _: usize) -> Chunk {
+        one_scale(std::array::from_fn(|i| block[8 + i]), single(block, 0), single(block, 4))
     }
 }
 
@@ -180,6 +218,18 @@ macro_rules! with_type {
             }
             DType::Q4_0 => {
                 type $name = $crate::stored::$module::Q4_0;
+                $body
+            }
+            DType::Q4_1 => {
+                type $name = $crate::stored::$module::Q4_1;
+                $body
+            }
+            DType::Affine4 => {
+                type $name = $crate::stored::$module::Affine4;
+                $body
+            }
+            DType::Affine8 => {
+                type $name = $crate::stored::$module::Affine8;
                 $body
             }
             DType::Q5_0 => {

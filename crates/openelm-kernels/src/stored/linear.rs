@@ -136,9 +136,9 @@ mod tests {
 
     fn many_are_few(isa: Isa) {
         let value = |i: usize| ((i * i % 1013) as f32 * 0.013).sin() * (1.0 + (i / 32 % 7) as f32) * 0.05 + 0.003;
-        let types = [DType::Q8_0, DType::Q4_0, DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K];
+        let types = DType::QUANTISED.into_iter().filter(|dtype| *dtype != DType::Q6_K).collect::<Vec<_>>();
         // A second part of its own type, and of another; one with more scales has none but its own beside it.
-        let pairs = types.into_iter().enumerate().flat_map(|(index, dtype)| [(dtype, dtype), (dtype, types[(index + 1) % types.len()])]);
+        let pairs = types.iter().enumerate().flat_map(|(index, &dtype)| [(dtype, dtype), (dtype, types[(index + 1) % types.len()])]);
         let fine = (isa != Isa::NeonDot).then_some((DType::Q6_K, DType::Q6_K));
         for (dtype, second) in pairs.chain(fine) {
             for (tokens, rows, columns) in [(9, 33, 96), (12, 70, 1280), (37, 130, 544), (13, 5, 448), (10, 34, 2048)] {

@@ -1,4 +1,4 @@
-//! Weights as files store them (f32, f16, bf16, llama.cpp's quantised blocks), multiplied without another copy of them.
+//! Weights as files store them (f32, f16, bf16, quantised blocks), multiplied without another copy of them.
 //!
 //! Few tokens: every row of the matrix is read once, straight from the file's bytes, for all tokens; quantised rows meet activations
 //! of 8 bits, with one scale for every 32. Many tokens: panels of rows are unpacked for the matrix product.

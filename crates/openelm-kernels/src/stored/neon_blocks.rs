@@ -1,4 +1,4 @@
-//! llama.cpp's blocks in NEON, 32 weights at a time in their own order: signed levels of 8 bits, so that types with a level that stands for
+//! Quantised blocks in NEON, 32 weights at a time in their own order: signed levels of 8 bits, so that types with a level that stands for
 //! 0 need no offset.
 //!
 //! What must stay true: scale · level + offset is the weight that [`layout`](super::layout) gives.
@@ -113,7 +113,34 @@ macro_rules! small {
 small!(Q8_0, 34, false, |at| ([vld1q_s8(at.add(2).cast()), vld1q_s8(at.add(18).cast())], 0.0));
 small!(Q4_0, 18, false, |at| (signed(nibbles(at.add(2)), 8), 0.0));
 small!(Q5_0, 22, false, |at| (signed(joined(nibbles(at.add(6)), fifth_bits(at.add(2))), 16), 0.0));
+small!(Q4_1, 20, true, |at| (signed(nibbles(at.add(4)), 0), read_f16(at.add(2))));
 small!(Q5_1, 24, true, |at| (signed(joined(nibbles(at.add(8)), fifth_bits(at.add(4))), 0), read_f16(at.add(2))));
+
+macro_rules! affine {
+    ($name:ident, $bytes:literal, zero $zero:literal, |$at:ident| $levels:expr) => {
+        pub(super) struct $name;
+        impl Blocks for $name {
+            const BYTES: usize = $bytes;
+            const CHUNKS: usize = 1;
+            const OFFSETS: bool = true;
+            type Head = ();
+
+            #[inline(always)]
+            unsafe fn head(_: *const u8) {}
+
+            #[inline(always)]
+            unsafe fn chunk($at: *const u8, (): &(), _: usize) -> Chunk {
+                // SAFETY: the caller's promise; every block begins with its scale and its minimum.
+                let (levels, [scale, minimum]) = unsafe { ($levels, [0, 4].map(|place| $at.add(place).cast::<f32>().read_unaligned())) };
+                Chunk { levels, parts: [1; 2], scale, offset: minimum + $zero * scale }
+            }
+        }
+    };
+}
+
+affine!(Affine4, 24, zero 0.0, |at| signed(nibbles(at.add(8)), 0));
+// Signed levels are 128 lower.
+affine!(Affine8, 40, zero 128.0, |at| [8, 24].map(|place| vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at.add(place)), vdupq_n_u8(0x80)))));
 
 /// Scales and offsets of the 8 chunks of a block with two f16 values and 12 bytes of 6-bit numbers.
 #[inline(always)]
