@@ -151,7 +151,7 @@ fn lies_are_named() {
     assert!(refused(&one(&[u64::MAX / 2, 3], 0, 0, 16)).contains("is too large"));
     assert!(refused(&one(&[1 << 60], 0, 0, 16)).contains("are cut in tensor \"w\""));
     assert!(refused(&one(&[48, 2], 8, 0, 102)).contains("a row of 48 elements is no whole number of Q8_0 blocks"));
-    assert!(refused(&one(&[32], 3, 0, 20)).contains("elements of type Q4_1"));
+    assert!(refused(&one(&[256], 10, 0, 84)).contains("elements of type Q2_K"));
     assert!(refused(&one(&[32], 99, 0, 20)).contains("elements of type number 99"));
     assert!(refused(&one(&[1; 5], 0, 0, 4)).contains("5 dimensions"));
     let twice = by_hand(2, 0, &[&entry("w", &[0], 0, 0), &entry("w", &[0], 0, 0)]);

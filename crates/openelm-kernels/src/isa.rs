@@ -13,6 +13,8 @@ pub enum Isa {
     Plain,
     /// AVX2 with FMA and F16C, 8 lanes.
     Avx2,
+    /// The same with dot products of bytes (AVX-VNNI).
+    AvxVnni,
     /// AVX-512 F, BW, DQ and VL, 16 lanes.
     Avx512,
     /// The same with dot products of bytes (VNNI).
@@ -30,8 +32,8 @@ pub enum Isa {
     NeonBf16,
 }
 
-const ALL: [Isa; 9] =
-    [Isa::Plain, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16, Isa::Amx, Isa::Neon, Isa::NeonDot, Isa::NeonBf16];
+const ALL: [Isa; 10] =
+    [Isa::Plain, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16, Isa::Amx, Isa::Neon, Isa::NeonDot, Isa::NeonBf16];
 
 impl Isa {
     /// The name used in `OPENELM_ISA`.
@@ -39,6 +41,7 @@ impl Isa {
         match self {
             Self::Plain => "plain",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
             Self::Avx512Bf16 => "avx512bf16",
@@ -63,6 +66,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_available() && has_dot_products(),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
@@ -77,8 +82,18 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Amx => Self::Avx512Bf16.is_available() && crate::amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Avx512Vnni | Self::Avx512Bf16 | Self::Amx => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Vnni | Self::Avx512Bf16 | Self::Amx => false,
         }
+    }
+
+    /// Whether it is one of x86 with AVX2.
+    pub(crate) fn has_avx2(self) -> bool {
+        matches!(self, Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Vnni | Self::Avx512Bf16 | Self::Amx)
+    }
+
+    /// Whether it is AVX2, with or without dot products of bytes, and no more.
+    pub(crate) fn is_avx2(self) -> bool {
+        matches!(self, Self::Avx2 | Self::AvxVnni)
     }
 
     /// Whether it has AVX-512, of any kind.
@@ -131,6 +146,13 @@ impl Isa {
         let names: Vec<_> = Self::available().into_iter().map(Self::name).collect();
         Err(KernelError::MissingIsa { name: self.name(), available: names.join(", ") })
     }
+}
+
+/// Whether AVX-VNNI's bodies run: in tests, by AVX-512's spelling of the same instruction where the processor has that alone.
+#[cfg(target_arch = "x86_64")]
+fn has_dot_products() -> bool {
+    let long = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni");
+    is_x86_feature_detected!("avxvnni") || cfg!(test) && long
 }
 
 impl FromStr for Isa {

@@ -29,7 +29,7 @@ pub fn multiply_add_rate(cpu: &Cpu, precision: Precision, repeats: usize) -> f64
         (Isa::Neon | Isa::NeonDot | Isa::NeonBf16, _) => 4,
         _ => 16,
     };
-    let few = matches!(cpu.isa, Isa::Plain | Isa::Avx2);
+    let few = cpu.isa == Isa::Plain || cpu.isa.is_avx2();
     let chains = if few { FEW_CHAINS } else { CHAINS };
     let operations = 2 * step * chains * ROUNDS * cpu.threads.count();
     let seconds = best(repeats, || {

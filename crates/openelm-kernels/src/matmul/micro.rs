@@ -106,7 +106,7 @@ impl Micro {
                 (micro_avx512::HEIGHT, micro_avx512::WIDTH, if unit == Unit::Pair { micro_avx512::pairs } else { micro_avx512::singles })
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => (micro_avx2::HEIGHT, micro_avx2::WIDTH, micro_avx2::singles),
+            Isa::Avx2 | Isa::AvxVnni => (micro_avx2::HEIGHT, micro_avx2::WIDTH, micro_avx2::singles),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot | Isa::NeonBf16 => {
                 (micro_neon::HEIGHT, micro_neon::WIDTH, if unit == Unit::Quad { micro_neon::quads } else { micro_neon::singles })

@@ -59,7 +59,7 @@ impl Packing {
             return unsafe { if self.order == Order::Lanes { pack_amx::rows(self, to) } else { pack_avx512::rows(self, to) } };
         }
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx2 && self.order == Order::Units {
+        if isa.is_avx2() && self.order == Order::Units {
             // SAFETY: the caller's promise.
             return unsafe { pack_avx2::rows(self, to) };
         }
@@ -84,7 +84,7 @@ impl Packing {
             return unsafe { if self.order == Order::Lanes { pack_amx::columns(self, to) } else { pack_avx512::columns(self, to) } };
         }
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx2 && self.order == Order::Units {
+        if isa.is_avx2() && self.order == Order::Units {
             // SAFETY: the caller's promise.
             return unsafe { pack_avx2::columns(self, to) };
         }

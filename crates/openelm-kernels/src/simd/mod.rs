@@ -184,7 +184,7 @@ macro_rules! simd_fn {
                     #[cfg(target_arch = "x86_64")]
                     $crate::Isa::Avx512 | $crate::Isa::Avx512Vnni => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    $crate::Isa::Avx2 => avx2($($arg),*),
+                    $crate::Isa::Avx2 | $crate::Isa::AvxVnni => avx2($($arg),*),
                     #[cfg(target_arch = "aarch64")]
                     $crate::Isa::NeonBf16 => neonbf16($($arg),*),
                     #[cfg(target_arch = "aarch64")]

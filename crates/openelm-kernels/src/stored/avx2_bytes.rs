@@ -27,19 +27,22 @@ pub(super) fn depth(rows: &StoredRows<'_>) -> usize {
     of(rows.first.dtype).min(rows.second.map_or(8, |second| of(second.dtype)))
 }
 
-/// One row's levels in order, and its scales and offsets, [`STRIP`] apart.
+/// One row's levels in order, and its scales and offsets, [`STRIP`] apart; with `above`, signed levels are put above a zero of 128.
 ///
 /// # Safety
 /// Needs AVX2, FMA and F16C; the row has `begin + inner` columns, `begin` a multiple of 256 and `inner` of 32; the targets have room.
+#[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn unpack_row<B: Blocks256>(
     bytes: *const u8,
     begin: usize,
     inner: usize,
+    above: bool,
     to: *mut u8,
     scales: *mut f32,
     offsets: *mut f32,
 ) {
+    let zero = if above && B::SIGNED { 128 } else { 0 };
     // SAFETY: the caller's promise.
     unsafe {
         for column in (0..inner).step_by(STEP) {
@@ -51,13 +54,14 @@ pub(super) unsafe fn unpack_row<B: Blocks256>(
             }
             for index in 0..blocks {
                 let block = column / BLOCK + index;
-                _mm256_storeu_si256(to.add(block * BLOCK).cast(), B::levels(at, index));
+                let levels = _mm256_xor_si256(B::levels(at, index), _mm256_set1_epi8(zero as i8));
+                _mm256_storeu_si256(to.add(block * BLOCK).cast(), levels);
                 if B::FINE {
                     *scales.add(2 * block * STRIP) = lanes[2 * index];
                     *scales.add((2 * block + 1) * STRIP) = lanes[2 * index + 1];
                 } else {
                     *scales.add(block * STRIP) = lanes[index];
-                    *offsets.add(block * STRIP) = lanes[8 + index] * B::OFFSET;
+                    *offsets.add(block * STRIP) = lanes[8 + index] * B::OFFSET - lanes[index] * zero as f32;
                 }
             }
         }

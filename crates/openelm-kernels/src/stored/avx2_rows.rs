@@ -1,4 +1,4 @@
-//! Quantised rows in AVX2: 32 weights at a time by products of bytes in pairs, with the scales of 256.
+//! Quantised rows in AVX2 and AVX-VNNI: 32 weights at a time by products of bytes, with the scales of 256.
 //!
 //! What must stay true: a token's products are the same to the bit whatever tokens stand beside it; no sum of a pair leaves 16 bits. Levels
 //! of 4 to 6 bits reach 63, signed ones of 8 bits 128, activations 127.
@@ -6,21 +6,53 @@
 use std::arch::x86_64::*;
 
 use super::avx2_blocks::Blocks256;
+#[cfg(test)]
+use super::dot256::LongFours;
+use super::dot256::{Dot256, Fours, Pairs};
 use super::layout::with_type;
 use super::prepared::{BLOCK, LANES, STEP};
 use super::rows::{Part, ahead};
+use crate::Isa;
 
 /// See [`multiply_rows`](super::multiply_rows).
 ///
 /// # Safety
-/// Needs AVX2, FMA and F16C; `part.out` has room.
-pub(super) unsafe fn multiply(part: &Part<'_>) {
+/// Needs AVX2, FMA and F16C, and what `isa` says; `part.out` has room.
+pub(super) unsafe fn multiply(isa: Isa, part: &Part<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { with_type!(part.matrix.dtype, avx2_blocks::B => all::<B>(part), else ()) }
+    unsafe {
+        if isa != Isa::AvxVnni {
+            return with_type!(part.matrix.dtype, avx2_blocks::B => pairs::<B>(part), else ());
+        }
+        #[cfg(test)]
+        if !is_x86_feature_detected!("avxvnni") {
+            return with_type!(part.matrix.dtype, avx2_blocks::B => long_fours::<B>(part), else ());
+        }
+        with_type!(part.matrix.dtype, avx2_blocks::B => fours::<B>(part), else ())
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn all<B: Blocks256>(part: &Part<'_>) {
+unsafe fn pairs<B: Blocks256>(part: &Part<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { all::<B, Pairs>(part) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn fours<B: Blocks256>(part: &Part<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { all::<B, Fours>(part) }
+}
+
+#[cfg(test)]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512vnni")]
+unsafe fn long_fours<B: Blocks256>(part: &Part<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { all::<B, LongFours>(part) }
+}
+
+#[inline(always)]
+unsafe fn all<B: Blocks256, D: Dot256>(part: &Part<'_>) {
     macro_rules! by_tokens {
         ($($tokens:literal)*) => {
             match part.x.tokens {
@@ -28,7 +60,7 @@ unsafe fn all<B: Blocks256>(part: &Part<'_>) {
                     part.look_up_pages(row, 1);
                     // SAFETY: the caller's promise.
                     unsafe {
-                        for (token, total) in totals::<B, $tokens>(part, row).into_iter().enumerate() {
+                        for (token, total) in totals::<B, D, $tokens>(part, row).into_iter().enumerate() {
                             *part.out.add(token * part.stride + row) = sum_of(total);
                         }
                     }
@@ -48,7 +80,7 @@ unsafe fn all<B: Blocks256>(part: &Part<'_>) {
         unsafe {
             let mut eight = [_mm256_setzero_ps(); EIGHT];
             for (at, total) in eight.iter_mut().enumerate() {
-                [*total] = totals::<B, 1>(part, row + at);
+                [*total] = totals::<B, D, 1>(part, row + at);
             }
             _mm256_storeu_ps(part.out.add(row), sums_of(&eight));
         }
@@ -56,7 +88,7 @@ unsafe fn all<B: Blocks256>(part: &Part<'_>) {
     }
     for row in row..part.count {
         // SAFETY: the caller's promise.
-        unsafe { *part.out.add(row) = sum_of(totals::<B, 1>(part, row)[0]) };
+        unsafe { *part.out.add(row) = sum_of(totals::<B, D, 1>(part, row)[0]) };
     }
 }
 
@@ -98,7 +130,7 @@ pub(super) unsafe fn sum_of(lanes: __m256) -> f32 {
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn totals<B: Blocks256, const TOKENS: usize>(part: &Part<'_>, row: usize) -> [__m256; TOKENS] {
+unsafe fn totals<B: Blocks256, D: Dot256, const TOKENS: usize>(part: &Part<'_>, row: usize) -> [__m256; TOKENS] {
     let (matrix, x) = (part.matrix, part.x);
     // SAFETY: the row lies in the matrix.
     unsafe {
@@ -110,12 +142,12 @@ unsafe fn totals<B: Blocks256, const TOKENS: usize>(part: &Part<'_>, row: usize)
             for line in 0..B::BYTES.div_ceil(64) {
                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead + 64 * line).cast());
             }
-            add_step::<B, TOKENS>(part, at, step, STEP / BLOCK, &mut sums);
+            add_step::<B, D, TOKENS>(part, at, step, STEP / BLOCK, &mut sums);
         }
         let rest = x.columns % STEP / BLOCK;
         if rest > 0 {
             let step = x.columns / STEP;
-            add_step::<B, TOKENS>(part, start.add(step * B::BYTES), step, rest, &mut sums);
+            add_step::<B, D, TOKENS>(part, start.add(step * B::BYTES), step, rest, &mut sums);
         }
         for (total, offset) in sums.totals.iter_mut().zip(sums.offsets) {
             *total = _mm256_fmadd_ps(offset, _mm256_set1_ps(B::OFFSET), *total);
@@ -135,7 +167,13 @@ struct Sums<const TOKENS: usize> {
 /// As [`multiply`]; `at` holds the blocks.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn add_step<B: Blocks256, const TOKENS: usize>(part: &Part<'_>, at: *const u8, step: usize, blocks: usize, sums: &mut Sums<TOKENS>) {
+unsafe fn add_step<B: Blocks256, D: Dot256, const TOKENS: usize>(
+    part: &Part<'_>,
+    at: *const u8,
+    step: usize,
+    blocks: usize,
+    sums: &mut Sums<TOKENS>,
+) {
     let x = part.x;
     let (whole, per_token) = (x.whole(), x.lanes_per_token());
     // SAFETY: the caller's promise; a token has `whole` levels, and the factors of every step.
@@ -171,11 +209,11 @@ unsafe fn add_step<B: Blocks256, const TOKENS: usize>(part: &Part<'_>, at: *cons
             };
             for token in 0..TOKENS {
                 let x = _mm256_loadu_si256(x.levels.as_ptr().add(token * whole + step * STEP + index * BLOCK).cast());
-                let pairs = match B::SIGNED {
-                    true => _mm256_maddubs_epi16(_mm256_abs_epi8(levels), _mm256_sign_epi8(x, levels)),
-                    false => _mm256_maddubs_epi16(levels, x),
+                let products = match B::SIGNED {
+                    true => D::add(_mm256_setzero_si256(), _mm256_abs_epi8(levels), _mm256_sign_epi8(x, levels)),
+                    false => D::add(_mm256_setzero_si256(), levels, x),
                 };
-                let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+                let products = _mm256_cvtepi32_ps(products);
                 let factor = _mm256_permutevar8x32_ps(factors[token][half], places);
                 sums.totals[token] = _mm256_fmadd_ps(factor, products, sums.totals[token]);
             }

@@ -1,5 +1,5 @@
-//! The product of many activations in 8 bits with quantised weights, with dot products of bytes (of AVX-512, or of NEON), products of bytes in
-//! pairs (AVX2), or of tiles of them (AMX).
+//! The product of many activations in 8 bits with quantised weights, with dot products of bytes (AVX-512, AVX-VNNI, NEON), products of bytes
+//! in pairs (AVX2), or of tiles of them (AMX).
 //!
 //! A task takes a strip of columns (rows of the weights): it unpacks them block by block into panels [group of 4][column][4 bytes] with
 //! the scales of every 32 (of every 16 with AVX2 and AVX-512 where the type has them), and goes over all tokens; the sums of a strip stay in
@@ -23,7 +23,7 @@ use super::prepared::BLOCK;
 #[cfg(target_arch = "x86_64")]
 use super::prepared::STEP;
 #[cfg(target_arch = "x86_64")]
-use super::{amx_bytes, avx2_bytes};
+use super::{amx_bytes, avx2_bytes, avxvnni_bytes};
 use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
@@ -52,6 +52,8 @@ fn height(isa: Isa) -> usize {
         #[cfg(target_arch = "x86_64")]
         Isa::Amx => amx_bytes::HEIGHT,
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => avxvnni_bytes::HEIGHT,
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => avx2_bytes::HEIGHT,
         _ => HEIGHT,
     }
@@ -63,8 +65,8 @@ pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
     let both = |known: fn(DType) -> bool| known(rows.first.dtype) && rows.second.is_none_or(|second| known(second.dtype));
     let coarse = |dtype: DType| dtype.is_quantised() && !is_fine(dtype);
     match isa {
-        Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => both(coarse) || both(is_fine),
         Isa::Amx | Isa::NeonDot => both(coarse),
+        isa if isa.has_avx2() => both(coarse) || both(is_fine),
         _ => false,
     }
 }
@@ -205,7 +207,8 @@ unsafe fn unpack(
                         with_type!(matrix.dtype, avx512_blocks::B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ())
                     }
                     false => {
-                        with_type!(matrix.dtype, avx2_blocks::B => avx2_bytes::unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ())
+                        let above = isa == Isa::AvxVnni;
+                        with_type!(matrix.dtype, avx2_blocks::B => avx2_bytes::unpack_row::<B>(bytes, begin, inner, above, to, scales, offsets), else ())
                     }
                 }
                 #[cfg(target_arch = "aarch64")]
@@ -228,7 +231,7 @@ fn zero_of(#[cfg_attr(target_arch = "aarch64", allow(unused_variables))] isa: Is
         // Arm's levels are signed.
         DType::Q8_0 | DType::Q4_0 | DType::Q5_0 if cfg!(target_arch = "aarch64") => Some(0),
         #[cfg(target_arch = "x86_64")]
-        DType::Q8_0 if !isa.has_avx512_vnni() => Some(0),
+        DType::Q8_0 if matches!(isa, Isa::Avx2 | Isa::Avx512) => Some(0),
         DType::Q8_0 => Some(128),
         DType::Q4_0 => Some(8),
         DType::Q5_0 => Some(16),
@@ -331,6 +334,21 @@ unsafe fn multiply(
         }
         #[cfg(target_arch = "aarch64")]
         by_height!(1 2 3 4);
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::AvxVnni {
+            let panel = avxvnni_bytes::Panel { blocks, levels, scales, offsets, zero: shift.unwrap_or(0) };
+            macro_rules! by_runs {
+                ($($rows:literal)*) => {
+                    match (height, shift, x.run) {
+                        $(($rows, Some(_), BLOCK) => avxvnni_bytes::tile_product::<$rows, 1, false>(&side, &panel, to),)*
+                        $(($rows, Some(_), _) => avxvnni_bytes::tile_product::<$rows, 2, false>(&side, &panel, to),)*
+                        $(($rows, None, _) => avxvnni_bytes::tile_product::<$rows, 1, true>(&side, &panel, to),)*
+                        _ => unreachable!("{height} rows in a tile"),
+                    }
+                };
+            }
+            return by_runs!(1 2 3 4 5 6);
+        }
         #[cfg(target_arch = "x86_64")]
         if !isa.has_avx512_vnni() {
             macro_rules! by_depth {

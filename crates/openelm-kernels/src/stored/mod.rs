@@ -18,10 +18,14 @@ mod avx2_rows;
 mod avx512_blocks;
 #[cfg(target_arch = "x86_64")]
 mod avx512_rows;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni_bytes;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod byte_product;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod byte_rows;
+#[cfg(target_arch = "x86_64")]
+mod dot256;
 mod float_rows;
 pub(crate) mod floats;
 mod layout;

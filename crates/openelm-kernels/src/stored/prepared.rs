@@ -50,7 +50,7 @@ impl Prepared {
     pub(crate) fn quantise(&mut self, isa: Isa) {
         let whole = self.whole();
         self.levels.resize(self.tokens * whole, 0);
-        let in_lanes = matches!(isa, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx);
+        let in_lanes = isa.has_avx2();
         let (groups, lanes) = if in_lanes { (0, self.lanes_per_token()) } else { (whole / GROUP, 0) };
         self.scales.resize(self.tokens * groups, 0.0);
         self.sums.resize(self.tokens * groups, 0.0);

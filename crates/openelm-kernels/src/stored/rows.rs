@@ -116,7 +116,7 @@ impl Part<'_> {
                 #[cfg(target_arch = "x86_64")]
                 (_, Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx) => avx512_rows::multiply(self),
                 #[cfg(target_arch = "x86_64")]
-                (_, Isa::Avx2 | Isa::Avx512) => avx2_rows::multiply(self),
+                (_, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512) => avx2_rows::multiply(isa, self),
                 #[cfg(target_arch = "aarch64")]
                 (_, Isa::Neon | Isa::NeonDot | Isa::NeonBf16) => neon_rows::multiply(isa, self),
                 _ => with_type!(dtype, layout::L => plain_rows::multiply::<L>(self), else ()),

@@ -1,0 +1,102 @@
+//! The product of activations in 8 bits with quantised weights in AVX-VNNI: AVX-512's in registers half as wide.
+//!
+//! What must stay true: levels are unsigned. Where they have signs elsewhere, they stand above a zero of 128.
+
+use std::arch::x86_64::*;
+
+use super::byte_product::{STRIP, Side, WIDTH};
+#[cfg(test)]
+use super::dot256::LongFours;
+use super::dot256::{Dot256, Fours};
+use super::prepared::BLOCK;
+use crate::simd::held_back;
+
+/// Rows of a tile: with two registers of columns, products take 12 of the 16 registers.
+pub(super) const HEIGHT: usize = 6;
+
+/// One strip's weights of some blocks.
+pub(super) struct Panel {
+    pub(super) blocks: usize,
+    /// `[block][group of 4][column][4 bytes]`
+    pub(super) levels: *const u32,
+    /// `[run][column]`, runs [`STRIP`] apart; so are the offsets.
+    pub(super) scales: *const f32,
+    pub(super) offsets: *const f32,
+    /// The level of all weights that stands for 0; where there are offsets, nothing.
+    pub(super) zero: i32,
+}
+
+/// Adds the products of a tile of tokens and a panel to `to`, whose rows are [`STRIP`] apart. With `RUNS` scales for every 32 weights, and
+/// a zero level that all weights share unless there are `OFFSETS`.
+///
+/// # Safety
+/// Needs AVX-VNNI and FMA; both sides hold the panel's blocks.
+pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(side: &Side, panel: &Panel, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(test)]
+        if !is_x86_feature_detected!("avxvnni") {
+            return long_fours::<ROWS, RUNS, OFFSETS>(side, panel, to);
+        }
+        fours::<ROWS, RUNS, OFFSETS>(side, panel, to);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,avxvnni")]
+unsafe fn fours<const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(side: &Side, panel: &Panel, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { body::<Fours, ROWS, RUNS, OFFSETS>(side, panel, to) }
+}
+
+#[cfg(test)]
+#[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512vnni")]
+unsafe fn long_fours<const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(side: &Side, panel: &Panel, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { body::<LongFours, ROWS, RUNS, OFFSETS>(side, panel, to) }
+}
+
+// Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(side: &Side, panel: &Panel, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for part in (0..WIDTH).step_by(16) {
+            let (mut levels, mut x) = (panel.levels.add(part), side.levels);
+            for run in 0..panel.blocks * RUNS {
+                let block = run / RUNS;
+                let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
+                if !OFFSETS {
+                    // Levels stand above a common zero: its share is taken away at once.
+                    for row in 0..ROWS {
+                        products[row] = [_mm256_set1_epi32(-panel.zero * *side.totals.add(row * side.per_row * RUNS + run)); 2];
+                    }
+                }
+                for _ in 0..BLOCK / RUNS / 4 {
+                    let weights = [_mm256_loadu_si256(levels.cast()), _mm256_loadu_si256(levels.add(8).cast())];
+                    for row in 0..ROWS {
+                        let four = _mm256_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
+                        for half in 0..2 {
+                            products[row][half] = D::add(products[row][half], weights[half], four);
+                        }
+                    }
+                    (levels, x) = held_back(levels.add(WIDTH), x.add(4));
+                }
+                for half in 0..2 {
+                    let column = part + 8 * half;
+                    let scale = _mm256_loadu_ps(panel.scales.add(run * STRIP + column));
+                    for row in 0..ROWS {
+                        let at = to.add(row * STRIP + column);
+                        let factor = _mm256_mul_ps(scale, _mm256_set1_ps(*side.scales.add(row * side.per_row + block)));
+                        let mut sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[row][half]), factor, _mm256_loadu_ps(at));
+                        if OFFSETS {
+                            let offset = _mm256_loadu_ps(panel.offsets.add(block * STRIP + column));
+                            sum = _mm256_fmadd_ps(offset, _mm256_set1_ps(*side.sums.add(row * side.per_row + block)), sum);
+                        }
+                        _mm256_storeu_ps(at, sum);
+                    }
+                }
+            }
+        }
+    }
+}
