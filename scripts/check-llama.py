@@ -94,6 +94,9 @@ def main():
         shard = work / "beginnings.jsonl"
         shard.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         export(arguments.openelm, arguments.folder, work / "f32.gguf", "--dtype", "f32")
+        theirs, tokens = llama_loss(work / "f32.gguf", texts)
+        own = own_loss(arguments.openelm, work / "f32.gguf", shard, work / "f32-results")
+        print(f"f32: {tokens} tokens, loss {own:.5f}, llama.cpp {theirs:.5f}")
         for kind in arguments.types.split(","):
             ours, peers = work / f"{kind}.gguf", work / f"{kind}-peer.gguf"
             export(arguments.openelm, arguments.folder, ours, "--quantize", kind)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The AMX kernels' tests on the instructions themselves, emulated: Bochs is a Sapphire Rapids that boots Linux, for some minutes.
+# The tests of AMX's and AVX-VNNI's kernels on the instructions themselves, emulated: Bochs is a Sapphire Rapids that boots Linux, for some minutes.
 #
 #     scripts/test-amx.sh                # builds the kernels' unit tests
 #     scripts/test-amx.sh EXECUTABLE     # which were built before
@@ -42,7 +42,7 @@ cat > "$work/disc/isolinux.cfg" << END
 default tests
 label tests
     kernel /linux
-    append initrd=/system.gz rdinit=/tests console=ttyS0 loglevel=1 nokaslr mitigations=off acpi=off clearcpuid=amx_tile -- amx::tests amx_bytes::tests --skip threads --skip registers --test-threads=1 --nocapture
+    append initrd=/system.gz rdinit=/tests console=ttyS0 loglevel=1 nokaslr mitigations=off acpi=off clearcpuid=amx_tile -- amx::tests amx_bytes::tests avxvnni_bytes::tests --skip threads --skip registers --test-threads=1 --nocapture
 END
 xorriso -report_about WARNING -as mkisofs -quiet -o "$work/disc.iso" -b isolinux.bin -no-emul-boot -boot-load-size 4 -boot-info-table "$work/disc"
 
@@ -123,3 +123,4 @@ grep -q 'exitcode=0x00000000' "$work/serial"
 for expected in 'instructions and model agree' 'instructions and model agree on bytes' 'products of bytes and dot products agree'; do
     grep -q "tiles: $expected\$" "$work/said"
 done
+grep -q 'avx-vnni: products by fours and in pairs agree$' "$work/said"

@@ -100,3 +100,44 @@ unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: b
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openelm_formats::{DType, encode_f32};
+
+    use crate::{Cpu, Isa, StoredMatrix, StoredRows, Threads, stored_linear};
+
+    #[test]
+    fn products_by_fours_are_products_in_pairs() {
+        let Ok(fours) = Cpu::new(Isa::AvxVnni, Threads::new(1).unwrap()) else { return };
+        let pairs = Cpu::new(Isa::Avx2, Threads::new(1).unwrap()).unwrap();
+        // Now and then a block of equal size, whose levels are the greatest, of one sign or of both.
+        let value = |i: usize| match i / 32 % 4 {
+            0 => 0.7,
+            1 => -0.7 + 1.4 * (i % 2) as f32,
+            _ => ((i * i % 1013) as f32 * 0.013).sin() * (1.0 + (i / 32 % 7) as f32) * 0.05 + 0.003,
+        };
+        for dtype in DType::QUANTISED {
+            for (tokens, rows, columns) in [(1, 9, 288), (3, 5, 96), (8, 3, 544), (9, 33, 96), (17, 70, 512), (13, 31, 1056)] {
+                let columns = usize::next_multiple_of(columns, dtype.block_len());
+                let weights: Vec<f32> = (0..rows * columns).map(value).collect();
+                let bytes = encode_f32(&weights, dtype).unwrap();
+                let stored = StoredRows::from(StoredMatrix::new(dtype, &bytes, rows, columns).unwrap());
+                let x: Vec<f32> = (0..tokens * columns).map(|i| value(3 * i + 64)).collect();
+                let [by_fours, in_pairs] = [&fours, &pairs].map(|cpu| {
+                    let mut y = vec![f32::NAN; tokens * rows];
+                    stored_linear(cpu, &x, &stored, &mut y).unwrap();
+                    y
+                });
+                // Levels of 8 bits with a minimum stand above another zero in each, where there are many tokens.
+                let bound = if dtype == DType::Affine8 && tokens > 8 { 3e-6 } else { 0.0 };
+                let largest = in_pairs.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                for (i, (by_fours, in_pairs)) in by_fours.iter().zip(&in_pairs).enumerate() {
+                    let apart = (by_fours - in_pairs).abs();
+                    assert!(apart <= bound * largest, "{dtype} {tokens}x{rows}x{columns}, {i}: {by_fours} {in_pairs}");
+                }
+            }
+        }
+        println!("avx-vnni: products by fours and in pairs agree");
+    }
+}
