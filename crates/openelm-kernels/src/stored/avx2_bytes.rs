@@ -9,6 +9,7 @@ use openelm_formats::DType;
 
 use super::avx2_blocks::Blocks256;
 use super::byte_product::{STRIP, Side, WIDTH};
+use super::dot256::pinned;
 use super::matrix::StoredRows;
 use super::prepared::{BLOCK, STEP};
 use crate::simd::held_back;
@@ -107,10 +108,10 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
                         for row in 0..ROWS {
                             let four = _mm256_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
                             for half in 0..2 {
-                                pairs[row][half] = match DEPTH {
+                                pairs[row][half] = pinned(match DEPTH {
                                     1 => _mm256_maddubs_epi16(_mm256_abs_epi8(weights[half]), _mm256_sign_epi8(four, weights[half])),
                                     _ => _mm256_add_epi16(pairs[row][half], _mm256_maddubs_epi16(weights[half], four)),
-                                };
+                                });
                             }
                         }
                         (levels, x) = held_back(levels.add(WIDTH), x.add(4));

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::byte_product::{STRIP, Side, WIDTH};
 #[cfg(test)]
 use super::dot256::LongFours;
-use super::dot256::{Dot256, Fours};
+use super::dot256::{Dot256, Fours, pinned};
 use super::prepared::BLOCK;
 use crate::simd::held_back;
 
@@ -77,7 +77,7 @@ unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: b
                     for row in 0..ROWS {
                         let four = _mm256_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
                         for half in 0..2 {
-                            products[row][half] = D::add(products[row][half], weights[half], four);
+                            products[row][half] = pinned(D::add(products[row][half], weights[half], four));
                         }
                     }
                     (levels, x) = held_back(levels.add(WIDTH), x.add(4));

@@ -4,6 +4,19 @@
 
 use std::arch::x86_64::*;
 
+/// The same value, computed at this place of the code and no later. Left alone, the compiler puts off the sums of one column until those of
+/// another are done, and puts what they need into memory until then.
+///
+/// # Safety
+/// Needs AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn pinned(mut sums: __m256i) -> __m256i {
+    // SAFETY: a comment, which reads and writes nothing. Not "pure": that is what keeps its place.
+    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) sums, options(nomem, nostack, preserves_flags)) };
+    sums
+}
+
 pub(super) trait Dot256 {
     /// Adds to each of 8 sums the products of 4 unsigned levels with 4 signed activations.
     ///
