@@ -80,8 +80,8 @@ pub trait TensorSource: Send + Sync {
     /// out of the mapped file as they are.
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FormatError>;
 
-    /// The tensor as it is stored, to be kept: mostly one part; several where the file keeps its rows in tensors of their own, one below
-    /// the other. Parts lie in the mapped file where they can.
+    /// The tensor as it is stored, or in blocks of the same values, to be kept: mostly one part; several where the file keeps its rows in
+    /// tensors of their own, one below the other. Parts lie in the mapped file where they can.
     fn parts(&self, name: &str) -> Result<Vec<(TensorInfo, TensorBytes)>, FormatError> {
         let info = self.info(name).ok_or_else(|| FormatError::no_tensor(self.path(), name))?;
         Ok(vec![(info.clone(), self.bytes(name)?.into_owned().into())])

@@ -1,6 +1,6 @@
 //! A model's weights for the CPU kernels: matrices as the file stores them, mapped; norms and rotary tables as f32.
 //!
-//! What must stay true: nothing of a matrix is copied unless another type is asked for, or the file's type is one that no kernel reads.
+//! What must stay true: nothing of a matrix is copied unless another type is asked for, or the file's layout is one that no kernel reads.
 
 use std::collections::BTreeMap;
 
