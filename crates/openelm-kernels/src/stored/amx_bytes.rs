@@ -20,12 +20,12 @@ pub(super) const HEIGHT: usize = 2 * SIDE;
 const GROUPS: usize = BLOCK / 4;
 const WORD: usize = 4;
 
-/// Blocks of 32 columns of a panel's weights.
+/// Blocks of 32 columns of a panel's weights, for AMX and AVX-VNNI.
 pub(super) struct Panel {
     pub(super) blocks: usize,
     /// `[block][group of 4][column][4 bytes]`
     pub(super) levels: *const u32,
-    /// `[block][column]`, blocks [`STRIP`] apart; so are the offsets.
+    /// `[run that shares a scale][column]`, runs [`STRIP`] apart; so are the offsets of blocks.
     pub(super) scales: *const f32,
     pub(super) offsets: *const f32,
     /// The level of all weights that stands for 0. Without one, offsets count.

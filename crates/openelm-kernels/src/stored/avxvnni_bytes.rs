@@ -4,6 +4,7 @@
 
 use std::arch::x86_64::*;
 
+use super::amx_bytes::Panel;
 use super::byte_product::{STRIP, Side, WIDTH};
 #[cfg(test)]
 use super::dot256::LongFours;
@@ -13,18 +14,6 @@ use crate::simd::held_back;
 
 /// Rows of a tile: with two registers of columns, products take 12 of the 16 registers.
 pub(super) const HEIGHT: usize = 6;
-
-/// One strip's weights of some blocks.
-pub(super) struct Panel {
-    pub(super) blocks: usize,
-    /// `[block][group of 4][column][4 bytes]`
-    pub(super) levels: *const u32,
-    /// `[run][column]`, runs [`STRIP`] apart; so are the offsets.
-    pub(super) scales: *const f32,
-    pub(super) offsets: *const f32,
-    /// The level of all weights that stands for 0; where there are offsets, nothing.
-    pub(super) zero: i32,
-}
 
 /// Adds the products of a tile of tokens and a panel to `to`, whose rows are [`STRIP`] apart. With `RUNS` scales for every 32 weights, and
 /// a zero level that all weights share unless there are `OFFSETS`.
@@ -61,6 +50,7 @@ unsafe fn long_fours<const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(
 unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(side: &Side, panel: &Panel, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
+        let zero = panel.zero.unwrap_or(0);
         for part in (0..WIDTH).step_by(16) {
             let (mut levels, mut x) = (panel.levels.add(part), side.levels);
             for run in 0..panel.blocks * RUNS {
@@ -69,7 +59,7 @@ unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: b
                 if !OFFSETS {
                     // Levels stand above a common zero: its share is taken away at once.
                     for row in 0..ROWS {
-                        products[row] = [_mm256_set1_epi32(-panel.zero * *side.totals.add(row * side.per_row * RUNS + run)); 2];
+                        products[row] = [_mm256_set1_epi32(-zero * *side.totals.add(row * side.per_row * RUNS + run)); 2];
                     }
                 }
                 for _ in 0..BLOCK / RUNS / 4 {

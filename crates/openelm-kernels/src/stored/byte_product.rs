@@ -318,8 +318,9 @@ unsafe fn multiply(
         };
         let blocks = inner / BLOCK;
         #[cfg(target_arch = "x86_64")]
+        let panel = amx_bytes::Panel { blocks, levels, scales, offsets, zero: shift };
+        #[cfg(target_arch = "x86_64")]
         if isa == Isa::Amx {
-            let panel = amx_bytes::Panel { blocks, levels, scales, offsets, zero: shift };
             return amx_bytes::tile_product(height, &side, &panel, to);
         }
         #[cfg(target_arch = "aarch64")]
@@ -336,7 +337,6 @@ unsafe fn multiply(
         by_height!(1 2 3 4);
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::AvxVnni {
-            let panel = avxvnni_bytes::Panel { blocks, levels, scales, offsets, zero: shift.unwrap_or(0) };
             macro_rules! by_runs {
                 ($($rows:literal)*) => {
                     match (height, shift, x.run) {
