@@ -122,20 +122,40 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
                         }
                     }
                 }
-                for half in 0..2 {
-                    let column = part + 8 * half;
-                    let scale = _mm256_loadu_ps(scales.add(run * STRIP + column));
-                    for row in 0..ROWS {
-                        let at = to.add(row * STRIP + column);
-                        let factor = _mm256_mul_ps(scale, _mm256_set1_ps(*side.scales.add(row * side.per_row + block)));
-                        let mut sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[row][half]), factor, _mm256_loadu_ps(at));
-                        if OFFSETS {
-                            let offset = _mm256_loadu_ps(offsets.add(block * STRIP + column));
-                            sum = _mm256_fmadd_ps(offset, _mm256_set1_ps(*side.sums.add(row * side.per_row + block)), sum);
-                        }
-                        _mm256_storeu_ps(at, sum);
-                    }
+                let (scales, offsets) = (scales.add(run * STRIP + part), offsets.wrapping_add(block * STRIP + part));
+                add_scaled::<ROWS, OFFSETS>(&products, side, block, scales, offsets, to.add(part));
+            }
+        }
+    }
+}
+
+/// Adds the whole sums of a run of weights that share scales, scaled, to 16 columns of `to`, whose rows are [`STRIP`] apart: also for AVX-VNNI.
+///
+/// # Safety
+/// Needs AVX2 and FMA; the pointers reach 16 columns, `offsets` with `OFFSETS` alone.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+pub(super) unsafe fn add_scaled<const ROWS: usize, const OFFSETS: bool>(
+    products: &[[__m256i; 2]; ROWS],
+    side: &Side,
+    block: usize,
+    scales: *const f32,
+    offsets: *const f32,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for half in 0..2 {
+            let scale = _mm256_loadu_ps(scales.add(8 * half));
+            for row in 0..ROWS {
+                let at = to.add(row * STRIP + 8 * half);
+                let factor = _mm256_mul_ps(scale, _mm256_set1_ps(*side.scales.add(row * side.per_row + block)));
+                let mut sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[row][half]), factor, _mm256_loadu_ps(at));
+                if OFFSETS {
+                    let offset = _mm256_loadu_ps(offsets.add(8 * half));
+                    sum = _mm256_fmadd_ps(offset, _mm256_set1_ps(*side.sums.add(row * side.per_row + block)), sum);
                 }
+                _mm256_storeu_ps(at, sum);
             }
         }
     }

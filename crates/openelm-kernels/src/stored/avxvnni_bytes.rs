@@ -5,6 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::amx_bytes::Panel;
+use super::avx2_bytes::add_scaled;
 use super::byte_product::{STRIP, Side, WIDTH};
 #[cfg(test)]
 use super::dot256::LongFours;
@@ -72,20 +73,9 @@ unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: b
                     }
                     (levels, x) = held_back(levels.add(WIDTH), x.add(4));
                 }
-                for half in 0..2 {
-                    let column = part + 8 * half;
-                    let scale = _mm256_loadu_ps(panel.scales.add(run * STRIP + column));
-                    for row in 0..ROWS {
-                        let at = to.add(row * STRIP + column);
-                        let factor = _mm256_mul_ps(scale, _mm256_set1_ps(*side.scales.add(row * side.per_row + block)));
-                        let mut sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[row][half]), factor, _mm256_loadu_ps(at));
-                        if OFFSETS {
-                            let offset = _mm256_loadu_ps(panel.offsets.add(block * STRIP + column));
-                            sum = _mm256_fmadd_ps(offset, _mm256_set1_ps(*side.sums.add(row * side.per_row + block)), sum);
-                        }
-                        _mm256_storeu_ps(at, sum);
-                    }
-                }
+                let scales = panel.scales.add(run * STRIP + part);
+                let offsets = panel.offsets.wrapping_add(block * STRIP + part);
+                add_scaled::<ROWS, OFFSETS>(&products, side, block, scales, offsets, to.add(part));
             }
         }
     }
