@@ -120,8 +120,8 @@ impl Team<'_> {
                 norm::forward(self.isa, self.x.shared(row * dim, dim), weight, Sink::F32(to.as_mut_ptr()), &mut [0.0]);
             }
         }
-        if weights.has_blocks() {
-            input.quantise(self.isa);
+        if let Some(run) = weights.run() {
+            input.quantise(self.isa, run);
         }
     }
 
@@ -132,8 +132,8 @@ impl Team<'_> {
             // SAFETY: the caller's promise: nobody writes the buffer in this phase.
             unsafe { to.copy_from_slice(from.shared(row * width, width)) };
         }
-        if weights.has_blocks() {
-            input.quantise(self.isa);
+        if let Some(run) = weights.run() {
+            input.quantise(self.isa, run);
         }
     }
 

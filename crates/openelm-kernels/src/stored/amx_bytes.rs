@@ -10,8 +10,9 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+use super::avx512_steps::finish;
 use super::byte_product::{STRIP, Side, WIDTH};
-use super::prepared::BLOCK;
+use super::prepared::{BLOCK, STEP};
 use crate::amx::{Hardware, SIDE, Shapes, Tiles};
 
 /// Rows of a product.
@@ -30,11 +31,17 @@ pub(super) struct Panel {
     pub(super) offsets: *const f32,
     /// The level of all weights that stands for 0. Without one, offsets count.
     pub(super) zero: Option<i32>,
+    /// Whether offsets are those of [`avx512_steps`](super::avx512_steps).
+    pub(super) steps: bool,
 }
 
 /// A block's whole sums.
 #[repr(C, align(64))]
 struct Products([[i32; WIDTH]; HEIGHT]);
+
+/// Sums of 8 blocks, whose activations share a scale, without it.
+#[repr(C, align(64))]
+struct Steps([[f32; WIDTH]; HEIGHT]);
 
 /// Adds the products of `rows` tokens with a panel to `to`, whose rows are [`STRIP`] apart. In tests the registers are the model's where
 /// the processor has none.
@@ -77,6 +84,8 @@ unsafe fn body<T: Tiles, const LOWER: bool, const OFFSETS: bool>(rows: usize, si
     // A block's tiles are on their way while the last one's sums are scaled.
     let mut products = MaybeUninit::<[Products; 2]>::uninit();
     let products: *mut Products = products.as_mut_ptr().cast();
+    let mut steps = MaybeUninit::<Steps>::uninit();
+    let steps: *mut f32 = steps.as_mut_ptr().cast();
     // SAFETY: the caller's promise. The sums of `rows` tokens are written before they are read.
     unsafe {
         tiles.configure(&Shapes::of_words([sums[0], sums[0], sums[1], sums[1], left[0], left[1], right, right]));
@@ -85,7 +94,12 @@ unsafe fn body<T: Tiles, const LOWER: bool, const OFFSETS: bool>(rows: usize, si
             if block + 1 < panel.blocks {
                 multiply::<T, LOWER>(&mut tiles, side, panel, block + 1, products.add((block + 1) % 2));
             }
-            scale::<OFFSETS>(rows, side, panel, zero, block, products.add(block % 2).cast(), to);
+            let products = products.add(block % 2).cast();
+            if OFFSETS && panel.steps {
+                scale_step(rows, side, panel, block, products, steps, to);
+            } else {
+                scale::<OFFSETS>(rows, side, panel, zero, block, products, to);
+            }
         }
         tiles.release();
     }
@@ -147,6 +161,30 @@ unsafe fn scale<const OFFSETS: bool>(rows: usize, side: &Side, panel: &Panel, ze
                     sum = _mm512_fmadd_ps(offsets[half], _mm512_set1_ps(*side.sums.add(at)), sum);
                 }
                 _mm512_storeu_ps(to, sum);
+            }
+        }
+    }
+}
+
+/// Adds one block's whole sums, with the scales of the weights, to those of its 8 in `sums`; behind the last of them these are added to the
+/// others.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+unsafe fn scale_step(rows: usize, side: &Side, panel: &Panel, block: usize, products: *const i32, sums: *mut f32, to: *mut f32) {
+    let (step, index) = (block / (STEP / BLOCK), block % (STEP / BLOCK));
+    // SAFETY: the caller's promise; the first block of 8 writes what the others read.
+    unsafe {
+        for half in 0..2 {
+            let scale = _mm512_loadu_ps(panel.scales.add(block * STRIP + 16 * half));
+            let offsets = panel.offsets.add(step * STEP / BLOCK * STRIP + 16 * half);
+            for row in 0..rows {
+                let at = row * WIDTH + 16 * half;
+                let before = if index == 0 { _mm512_setzero_ps() } else { _mm512_load_ps(sums.add(at)) };
+                let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(products.add(at).cast())), scale, before);
+                match index + 1 < STEP / BLOCK {
+                    true => _mm512_store_ps(sums.add(at), sum),
+                    false => finish::<1>(sum, side, row, step, offsets, to.add(row * STRIP + 16 * half)),
+                }
             }
         }
     }

@@ -248,7 +248,40 @@ small!(Q5_1, 24, offset 1.0, minimum 2, |HALF, at, next| {
     Chunk512 { levels, scales, offsets }
 });
 
-/// Scales in lanes 0 to 7, offsets in 8 to 15, of the 8 chunks of a block with two f16 values and 12 bytes of 6-bit numbers.
+/// 8 scales, then 8 minima, of a block with two f16 values and 12 bytes of 6-bit numbers.
+///
+/// # Safety
+/// As [`Blocks512::head`].
+#[inline(always)]
+unsafe fn k_numbers(at: *const u8) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let word = |index: usize| at.add(4 + 4 * index).cast::<u32>().read_unaligned();
+        let (a, b, c) = (word(0), word(1), word(2));
+        _mm_set_epi32(
+            (((c >> 4) & 0x0f0f_0f0f) | ((b >> 2) & 0x3030_3030)) as i32,
+            (b & 0x3f3f_3f3f) as i32,
+            ((c & 0x0f0f_0f0f) | ((a >> 2) & 0x3030_3030)) as i32,
+            (a & 0x3f3f_3f3f) as i32,
+        )
+    }
+}
+
+/// The 8 minima of such a block in 16 bits, and what they are to be multiplied with.
+///
+/// # Safety
+/// As [`Blocks512::head`].
+#[inline(always)]
+pub(super) unsafe fn k_minima(at: *const u8) -> (__m128i, f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let numbers = k_numbers(at);
+        let factor = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(at.add(2).cast::<u16>().read_unaligned())));
+        (_mm_cvtepu8_epi16(_mm_srli_si128::<8>(numbers)), -_mm_cvtss_f32(factor))
+    }
+}
+
+/// Scales in lanes 0 to 7, offsets in 8 to 15, of the 8 chunks of such a block.
 ///
 /// # Safety
 /// As [`Blocks512::head`].
@@ -256,14 +289,7 @@ small!(Q5_1, 24, offset 1.0, minimum 2, |HALF, at, next| {
 unsafe fn k_scales(at: *const u8) -> __m512 {
     // SAFETY: the caller's promise.
     unsafe {
-        let word = |index: usize| at.add(4 + 4 * index).cast::<u32>().read_unaligned();
-        let (a, b, c) = (word(0), word(1), word(2));
-        let numbers = _mm_set_epi32(
-            (((c >> 4) & 0x0f0f_0f0f) | ((b >> 2) & 0x3030_3030)) as i32,
-            (b & 0x3f3f_3f3f) as i32,
-            ((c & 0x0f0f_0f0f) | ((a >> 2) & 0x3030_3030)) as i32,
-            (a & 0x3f3f_3f3f) as i32,
-        );
+        let numbers = k_numbers(at);
         let factors = two_scales::<false>(at, at.add(2));
         // Minima are taken away.
         let factors = _mm512_mask_sub_ps(factors, 0xff00, _mm512_setzero_ps(), factors);

@@ -7,13 +7,8 @@
 //!
 //! What must stay true: sums of one element are added in the order of the blocks, whoever computes them.
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::*;
-
 use openelm_formats::DType;
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512_blocks::Blocks512;
 use super::byte_rows::ByteRows;
 use super::layout::with_type;
 use super::matrix::StoredRows;
@@ -23,12 +18,10 @@ use super::prepared::BLOCK;
 #[cfg(target_arch = "x86_64")]
 use super::prepared::STEP;
 #[cfg(target_arch = "x86_64")]
-use super::{amx_bytes, avx2_bytes, avxvnni_bytes};
+use super::{amx_bytes, avx2_bytes, avx512_blocks, avx512_bytes, avx512_steps, avxvnni_bytes};
 use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::held_back;
 use crate::simd::{Sink, Source, simd_fn, sweep};
 use crate::threads::Parts;
 use crate::{Cpu, Isa, scratch};
@@ -41,10 +34,7 @@ pub(super) const STRIP: usize = PANELS * WIDTH;
 /// Values of the inner dimension that are unpacked at a time: a multiple of every type's block.
 const INNER: usize = 512;
 /// The shortest run of weights that share a scale.
-const FINE: usize = 16;
-/// Rows of a tile of dot products.
-#[cfg(target_arch = "x86_64")]
-const HEIGHT: usize = 6;
+pub(super) const FINE: usize = 16;
 
 /// Rows of a tile.
 fn height(isa: Isa) -> usize {
@@ -55,6 +45,9 @@ fn height(isa: Isa) -> usize {
         Isa::AvxVnni => avxvnni_bytes::HEIGHT,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => avx2_bytes::HEIGHT,
+        #[cfg(target_arch = "x86_64")]
+        _ => avx512_bytes::HEIGHT,
+        #[cfg(target_arch = "aarch64")]
         _ => HEIGHT,
     }
 }
@@ -91,6 +84,9 @@ struct Panels<'a> {
     /// Products of pairs that may be added in 16 bits.
     #[cfg(target_arch = "x86_64")]
     depth: usize,
+    /// Whether offsets are those of [`avx512_steps`].
+    #[cfg(target_arch = "x86_64")]
+    steps: bool,
 }
 
 /// x [tokens, k] · Wᵀ of `rows` [n, k] into `target` [tokens, n].
@@ -123,6 +119,8 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
                 offsets,
                 #[cfg(target_arch = "x86_64")]
                 depth: avx2_bytes::depth(rows),
+                #[cfg(target_arch = "x86_64")]
+                steps: cpu.isa.has_avx512_vnni() && x.shared == STEP,
             };
             sums.fill(0.0);
             for begin in (0..columns).step_by(INNER) {
@@ -202,11 +200,18 @@ unsafe fn unpack(
                 let scales = panels.scales.as_mut_ptr().add(column);
                 let offsets = panels.offsets.as_mut_ptr().add(column);
                 #[cfg(target_arch = "x86_64")]
-                match isa.has_avx512_vnni() {
-                    true => {
-                        with_type!(matrix.dtype, avx512_blocks::B => unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ())
+                match (isa.has_avx512_vnni(), matrix.dtype) {
+                    (true, DType::Q4_K) if panels.steps => {
+                        avx512_steps::unpack_row::<avx512_blocks::Q4K>(bytes, begin, inner, to, scales, offsets)
                     }
-                    false => {
+                    (true, DType::Q5_K) if panels.steps => {
+                        avx512_steps::unpack_row::<avx512_blocks::Q5K>(bytes, begin, inner, to, scales, offsets)
+                    }
+                    (true, DType::Q6_K) => avx512_steps::unpack_row::<avx512_blocks::Q6K>(bytes, begin, inner, to, scales, offsets),
+                    (true, _) => {
+                        with_type!(matrix.dtype, avx512_blocks::B => avx512_bytes::unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ())
+                    }
+                    (false, _) => {
                         let above = isa == Isa::AvxVnni;
                         with_type!(matrix.dtype, avx2_blocks::B => avx2_bytes::unpack_row::<B>(bytes, begin, inner, above, to, scales, offsets), else ())
                     }
@@ -240,51 +245,6 @@ fn zero_of(#[cfg_attr(target_arch = "aarch64", allow(unused_variables))] isa: Is
     }
 }
 
-/// One row's levels in order, and its scales and offsets, [`STRIP`] apart.
-///
-/// # Safety
-/// Needs AVX-512; the row has `begin + inner` columns; the targets have room.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn unpack_row<B: Blocks512>(bytes: *const u8, begin: usize, inner: usize, to: *mut u8, scales: *mut f32, offsets: *mut f32) {
-    let mut column = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        while column < inner {
-            let at = bytes.add((begin + column) / B::WEIGHTS * B::BYTES);
-            let block = column / BLOCK;
-            if inner - column < 64 {
-                let chunk = B::chunk::<true>(at, B::head::<true>(at), 0);
-                _mm256_storeu_si256(to.add(column).cast(), _mm512_castsi512_si256(chunk.levels));
-                *scales.add(block * STRIP) = _mm512_cvtss_f32(chunk.scales);
-                *offsets.add(block * STRIP) = _mm512_cvtss_f32(chunk.offsets);
-                return;
-            }
-            let head = B::head::<false>(at);
-            if B::FINE {
-                let mut all = [0.0; STEP / FINE];
-                _mm512_storeu_ps(all.as_mut_ptr(), B::lanes(at, STEP / BLOCK));
-                for (run, scale) in all.into_iter().enumerate() {
-                    *scales.add((column / FINE + run) * STRIP) = scale;
-                }
-            }
-            for index in 0..B::WEIGHTS / 64 {
-                let chunk = B::chunk::<false>(at, head, index);
-                let (column, block) = (column + 64 * index, block + 2 * index);
-                _mm512_storeu_si512(to.add(column).cast(), chunk.levels);
-                if B::FINE {
-                    continue;
-                }
-                *scales.add(block * STRIP) = _mm512_cvtss_f32(chunk.scales);
-                *offsets.add(block * STRIP) = _mm512_cvtss_f32(chunk.offsets);
-                *scales.add((block + 1) * STRIP) = _mm_cvtss_f32(_mm512_extractf32x4_ps::<2>(chunk.scales));
-                *offsets.add((block + 1) * STRIP) = _mm_cvtss_f32(_mm512_extractf32x4_ps::<2>(chunk.offsets));
-            }
-            column += B::WEIGHTS;
-        }
-    }
-}
-
 /// Adds a block's products of a tile of tokens and one panel to `to`, whose rows are [`STRIP`] apart.
 ///
 /// # Safety
@@ -314,11 +274,12 @@ unsafe fn multiply(
             scales: x.scales.as_ptr().add(at),
             totals: x.totals.as_ptr().add(at * (BLOCK / x.run)),
             sums: x.sums.as_ptr().add(at),
+            pairs: x.pairs.as_ptr().wrapping_add(at),
             per_row,
         };
         let blocks = inner / BLOCK;
         #[cfg(target_arch = "x86_64")]
-        let panel = amx_bytes::Panel { blocks, levels, scales, offsets, zero: shift };
+        let panel = amx_bytes::Panel { blocks, levels, scales, offsets, zero: shift, steps: panels.steps };
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Amx {
             return amx_bytes::tile_product(height, &side, &panel, to);
@@ -368,12 +329,15 @@ unsafe fn multiply(
             };
         }
         #[cfg(target_arch = "x86_64")]
+        let steps = blocks / (STEP / BLOCK);
+        #[cfg(target_arch = "x86_64")]
         macro_rules! by_height {
             ($($rows:literal)*) => {
-                match (height, shift, x.run) {
-                    $(($rows, Some(zero), BLOCK) => tile_product::<$rows, 1, false>(&side, blocks, levels, scales, offsets, zero, to),)*
-                    $(($rows, Some(zero), FINE) => tile_product::<$rows, 2, false>(&side, blocks, levels, scales, offsets, zero, to),)*
-                    $(($rows, None, _) => tile_product::<$rows, 1, true>(&side, blocks, levels, scales, offsets, 0, to),)*
+                match (height, shift, panels.steps) {
+                    $(($rows, Some(zero), true) => avx512_steps::tile_product::<$rows, 2>(&side, steps, levels, scales, offsets, zero, to),)*
+                    $(($rows, None, true) => avx512_steps::tile_product::<$rows, 1>(&side, steps, levels, scales, offsets, 0, to),)*
+                    $(($rows, Some(zero), false) => avx512_bytes::tile_product::<$rows, false>(&side, blocks, levels, scales, offsets, zero, to),)*
+                    $(($rows, None, false) => avx512_bytes::tile_product::<$rows, true>(&side, blocks, levels, scales, offsets, 0, to),)*
                     _ => unreachable!("{height} rows in a tile"),
                 }
             };
@@ -392,73 +356,8 @@ pub(super) struct Side {
     #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     pub(super) totals: *const i32,
     pub(super) sums: *const f32,
+    /// Sums of the levels of blocks in 16 bits, where 256 activations share a scale.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
+    pub(super) pairs: *const i16,
     pub(super) per_row: usize,
-}
-
-/// With `RUNS` scales for every 32 weights, and a zero level that all weights share unless there are `OFFSETS`.
-///
-/// # Safety
-/// As in [`byte_product`], with AVX-512 VNNI.
-// Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
-#[allow(clippy::needless_range_loop)]
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(
-    side: &Side,
-    blocks: usize,
-    levels: *const u32,
-    scales: *const f32,
-    offsets: *const f32,
-    zero: i32,
-    to: *mut f32,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-        for row in 0..ROWS {
-            for half in 0..2 {
-                sums[row][half] = _mm512_loadu_ps(to.add(row * STRIP + 16 * half));
-            }
-        }
-        let (mut levels, mut x) = (levels, side.levels);
-        for run in 0..blocks * RUNS {
-            let block = run / RUNS;
-            let mut products = [[_mm512_setzero_si512(); 2]; ROWS];
-            if !OFFSETS {
-                // Levels stand above a common zero: its share is taken away at once.
-                for row in 0..ROWS {
-                    let share = _mm512_set1_epi32(-zero * *side.totals.add(row * side.per_row * RUNS + run));
-                    products[row] = [share; 2];
-                }
-            }
-            for _ in 0..BLOCK / RUNS / 4 {
-                let weights = [_mm512_loadu_si512(levels.cast()), _mm512_loadu_si512(levels.add(16).cast())];
-                for row in 0..ROWS {
-                    let four = _mm512_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
-                    for half in 0..2 {
-                        products[row][half] = _mm512_dpbusd_epi32(products[row][half], weights[half], four);
-                    }
-                }
-                (levels, x) = held_back(levels.add(WIDTH), x.add(4));
-            }
-            for half in 0..2 {
-                let scale = _mm512_loadu_ps(scales.add(run * STRIP + 16 * half));
-                for row in 0..ROWS {
-                    let own = _mm512_set1_ps(*side.scales.add(row * side.per_row + block));
-                    let factor = _mm512_mul_ps(scale, own);
-                    sums[row][half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[row][half]), factor, sums[row][half]);
-                    if OFFSETS {
-                        let offset = _mm512_loadu_ps(offsets.add(block * STRIP + 16 * half));
-                        let own = _mm512_set1_ps(*side.sums.add(row * side.per_row + block));
-                        sums[row][half] = _mm512_fmadd_ps(offset, own, sums[row][half]);
-                    }
-                }
-            }
-        }
-        for row in 0..ROWS {
-            for half in 0..2 {
-                _mm512_storeu_ps(to.add(row * STRIP + 16 * half), sums[row][half]);
-            }
-        }
-    }
 }

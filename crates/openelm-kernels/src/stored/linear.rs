@@ -30,8 +30,8 @@ pub fn stored_linear(cpu: &Cpu, x: &[f32], weights: &StoredRows<'_>, y: &mut [f3
     let mut prepared = Prepared::default();
     prepared.resize(tokens, columns);
     prepared.values.copy_from_slice(x);
-    if weights.has_blocks() {
-        prepared.quantise(cpu.isa);
+    if let Some(run) = weights.run() {
+        prepared.quantise(cpu.isa, run);
     }
     let to = Parts::new(y);
     cpu.threads.for_runs(rows, RUN, |first, count| {
@@ -59,7 +59,7 @@ pub(crate) fn multiply_many(cpu: &Cpu, x: Values<'_>, weights: &StoredRows<'_>, 
     let x = Matrix::new(x, tokens, columns)?;
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if byte_product::fits(cpu.isa, weights) {
-        let x = ByteRows::new(cpu, x.values, columns, byte_product::run_of(weights));
+        let x = ByteRows::new(cpu, x.values, weights);
         byte_product::byte_product(cpu, &x, weights, target);
         return Ok(());
     }
@@ -102,7 +102,8 @@ mod tests {
                         for row in 0..rows {
                             let weights = &weights[row * columns..(row + 1) * columns];
                             let (mut expected, mut squares) = (0.0, 0.0);
-                            for (block, weights) in x.chunks(32).zip(weights.chunks(32)) {
+                            let run = dtype.block_len().max(32);
+                            for (block, weights) in x.chunks(run).zip(weights.chunks(run)) {
                                 let largest = block.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
                                 for (x, weight) in block.iter().zip(weights) {
                                     expected += f64::from(*weight) * f64::from(*x);

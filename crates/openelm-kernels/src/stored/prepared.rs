@@ -1,11 +1,11 @@
-//! Activations as stored rows meet them: f32, and 8 bits with one scale for every 32 values.
+//! Activations as stored rows meet them: f32, and 8 bits with one scale for a run of 32 or 256 values.
 //!
 //! What must stay true: levels lie in -127..=127 and stand in the order of the values; beyond the last value all is 0.
 
 use crate::Isa;
 use crate::simd::{Simd, Source, simd_fn, sweep};
 
-/// Values that share a scale.
+/// Values that share a place in `lanes`: a scale is that of one or of 8 of these.
 pub(super) const BLOCK: usize = 32;
 /// Levels, scales and sums are filled up to this many values.
 const WHOLE: usize = 64;
@@ -46,8 +46,8 @@ impl Prepared {
         self.columns.next_multiple_of(WHOLE)
     }
 
-    /// Makes levels, scales and sums of the values.
-    pub(crate) fn quantise(&mut self, isa: Isa) {
+    /// Makes levels, scales and sums of the values; each `run` of them, a multiple of 32, shares a scale.
+    pub(crate) fn quantise(&mut self, isa: Isa, run: usize) {
         let whole = self.whole();
         self.levels.resize(self.tokens * whole, 0);
         let in_lanes = isa.has_avx2();
@@ -61,10 +61,10 @@ impl Prepared {
             // SAFETY: the instruction set is available, and every slice is a row's.
             unsafe {
                 if in_lanes {
-                    quantise_to_lanes(isa, values, levels, &mut self.lanes[token * lanes..(token + 1) * lanes]);
+                    quantise_to_lanes(isa, run, values, levels, &mut self.lanes[token * lanes..(token + 1) * lanes]);
                 } else {
                     let groups = token * groups..(token + 1) * groups;
-                    quantise(isa, values, levels, &mut self.scales[groups.clone()], &mut self.sums[groups]);
+                    quantise(isa, run, values, levels, &mut self.scales[groups.clone()], &mut self.sums[groups]);
                 }
             }
         }
@@ -96,13 +96,20 @@ impl Prepared {
 /// and compilers make vectors of it, which they do not of a saturating cast.
 const MAGIC: f32 = 12_582_912.0;
 
-/// Rounds `count` values, at most 32, to `levels` (32 of them) in -127..=127; gives their scale and the levels as f32.
+/// What turns levels into values, and values into levels.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Scale {
+    pub(super) scale: f32,
+    factor: f32,
+}
+
+/// The scale that the largest of `count` values gives them all.
 ///
 /// # Safety
 /// The instruction set is available, and the values are there.
 #[inline(always)]
-pub(super) unsafe fn round_block<S: Simd>(source: Source, count: usize, levels: &mut [i8]) -> (f32, [f32; BLOCK]) {
-    // SAFETY: the caller's promise; at most 32 values are stored.
+pub(super) unsafe fn scale_of<S: Simd>(source: Source, count: usize) -> Scale {
+    // SAFETY: the caller's promise.
     unsafe {
         let mut largest = S::splat(0.0);
         sweep!(count, |at, lanes| {
@@ -110,7 +117,19 @@ pub(super) unsafe fn round_block<S: Simd>(source: Source, count: usize, levels: 
             largest = S::max(largest, S::max(v, S::sub(S::splat(0.0), v)));
         });
         let largest = S::maximum(largest);
-        let factor = S::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        Scale { scale: largest / 127.0, factor: if largest > 0.0 { 127.0 / largest } else { 0.0 } }
+    }
+}
+
+/// Rounds `count` values, at most 32, to `levels` (32 of them) in -127..=127; gives the levels as f32.
+///
+/// # Safety
+/// As [`scale_of`], which gave `scale` for values that these are among.
+#[inline(always)]
+pub(super) unsafe fn round_block<S: Simd>(source: Source, count: usize, scale: Scale, levels: &mut [i8]) -> [f32; BLOCK] {
+    // SAFETY: the caller's promise; at most 32 values are stored.
+    unsafe {
+        let factor = S::splat(scale.factor);
         let mut rounded = [0.0_f32; BLOCK];
         sweep!(count, |at, lanes| {
             let v = S::round(S::mul(source.load::<S>(at, lanes), factor));
@@ -119,18 +138,22 @@ pub(super) unsafe fn round_block<S: Simd>(source: Source, count: usize, levels: 
         for (level, value) in levels.iter_mut().zip(&rounded) {
             *level = (*value + MAGIC).to_bits() as i8;
         }
-        (largest / 127.0, rounded)
+        rounded
     }
 }
 
 simd_fn! {
     /// One row into levels, scales and sums.
-    fn quantise<S>(values: &[f32], levels: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+    fn quantise<S>(run: usize, values: &[f32], levels: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
         let blocks = levels.chunks_exact_mut(BLOCK).zip(scales.chunks_exact_mut(BLOCK / GROUP)).zip(sums.chunks_exact_mut(BLOCK / GROUP));
+        let mut shared = Scale::default();
         for (number, ((levels, scales), sums)) in blocks.enumerate() {
             let first = (number * BLOCK).min(values.len());
-            let count = BLOCK.min(values.len() - first);
-            let (scale, rounded) = round_block::<S>(Source::F32(values.as_ptr().add(first)), count, levels);
+            let (left, from) = (values.len() - first, Source::F32(values.as_ptr().add(first)));
+            if (number * BLOCK).is_multiple_of(run) {
+                shared = scale_of::<S>(from, run.min(left));
+            }
+            let (scale, rounded) = (shared.scale, round_block::<S>(from, BLOCK.min(left), shared, levels));
             scales.fill(scale);
             for (sum, four) in sums.iter_mut().zip(rounded.chunks_exact(GROUP)) {
                 *sum = scale * ((four[0] + four[1]) + (four[2] + four[3]));
@@ -141,12 +164,16 @@ simd_fn! {
 
 simd_fn! {
     /// One row into levels and lanes.
-    fn quantise_to_lanes<S>(values: &[f32], levels: &mut [i8], lanes: &mut [f32]) {
+    fn quantise_to_lanes<S>(run: usize, values: &[f32], levels: &mut [i8], lanes: &mut [f32]) {
         lanes.fill(0.0);
+        let mut shared = Scale::default();
         for (number, levels) in levels.chunks_exact_mut(BLOCK).enumerate() {
             let first = (number * BLOCK).min(values.len());
-            let count = BLOCK.min(values.len() - first);
-            let (scale, rounded) = round_block::<S>(Source::F32(values.as_ptr().add(first)), count, levels);
+            let (left, from) = (values.len() - first, Source::F32(values.as_ptr().add(first)));
+            if (number * BLOCK).is_multiple_of(run) {
+                shared = scale_of::<S>(from, run.min(left));
+            }
+            let (scale, rounded) = (shared.scale, round_block::<S>(from, BLOCK.min(left), shared, levels));
             // What fills the last 64 up may lie past the last step.
             let (step, block) = (number / (STEP / BLOCK), number % (STEP / BLOCK));
             let Some(lanes) = lanes.get_mut(step * LANES..(step + 1) * LANES) else { continue };
@@ -165,13 +192,13 @@ mod tests {
 
     #[test]
     fn levels_give_the_values_back() {
-        for columns in [32, 64, 96, 1280] {
+        for (columns, run) in [(32, 32), (64, 32), (96, 32), (1280, 32), (256, 256), (1280, 256)] {
             let values: Vec<f32> = (0..2 * columns).map(|i| ((i * 7 % 31) as f32 - 15.0) * (1.0 + (i / 32) as f32)).collect();
             for isa in Isa::available() {
                 let mut prepared = Prepared::default();
                 prepared.resize(2, columns);
                 prepared.values.copy_from_slice(&values);
-                prepared.quantise(isa);
+                prepared.quantise(isa, run);
                 let whole = prepared.whole();
                 for token in 0..2 {
                     for i in 0..columns {
@@ -179,6 +206,9 @@ mod tests {
                         let (scale, sum) = prepared.scale_and_sum(token, i);
                         let expected = values[token * columns + i];
                         assert!((scale * f32::from(level) - expected).abs() <= 0.5001 * scale, "{isa:?} {columns} {i}");
+                        let shared = &values[token * columns + i / run * run..][..run];
+                        let largest = shared.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                        assert!((scale * 127.0 - largest).abs() <= 1e-5 * largest, "{isa:?} {columns} {i}: {scale} {largest}");
                         let block = &prepared.levels[token * whole + i / BLOCK * BLOCK..][..BLOCK];
                         let total: i32 = block.iter().map(|level| i32::from(*level)).sum();
                         assert!((sum - scale * total as f32).abs() < 1e-3, "{isa:?} {columns} {i}");

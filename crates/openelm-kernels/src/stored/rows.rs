@@ -137,8 +137,8 @@ mod tests {
             let mut alone = Prepared::default();
             alone.resize(1, x.columns);
             alone.values.copy_from_slice(&x.values[token * x.columns..(token + 1) * x.columns]);
-            if rows.has_blocks() {
-                alone.quantise(isa);
+            if let Some(run) = rows.run() {
+                alone.quantise(isa, run);
             }
             let mut out = vec![f32::NAN; count];
             // SAFETY: the instruction set is available.
@@ -170,7 +170,7 @@ mod tests {
                     }
                     for isa in Isa::available() {
                         if dtype.is_quantised() {
-                            x.quantise(isa);
+                            x.quantise(isa, dtype.block_len());
                         }
                         let (first, count) = (1, 20);
                         let mut out = vec![f32::NAN; tokens * count];
