@@ -91,11 +91,11 @@ impl Weights {
                 let hint = "give a run folder, a checkpoint, a Hugging Face or MLX folder (with config.json), a GGUF or a CoreNet .pt file";
                 return Err(no_weights("the folder holds no weights that this program knows", hint));
             }
-            let (config, layout) = (from_hf_config(&config)?, quantisation_of(&config, &json_of(&config)?)?);
+            let (config, quantisation) = (from_hf_config(&config)?, quantisation_of(&config, &json_of(&config)?)?);
             let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| path.join(name).is_file()).then(|| path.to_owned());
             let source = Safetensors::open(path)?;
-            let (kind, source): (_, Box<dyn TensorSource>) = match layout {
-                Some(layout) => (WeightKind::Mlx, Box::new(MlxWeights::new(source, layout)?)),
+            let (kind, source): (_, Box<dyn TensorSource>) = match quantisation {
+                Some(quantisation) => (WeightKind::Mlx, Box::new(MlxWeights::new(source, quantisation)?)),
                 None => (WeightKind::HuggingFace, Box::new(source)),
             };
             let weights = Self::new(path, kind, Some(config), source, tokenizer)?;

@@ -82,11 +82,18 @@ fn lying_quantisation() {
         std::fs::write(place.path().join("config.json"), config.to_string()).unwrap();
         Weights::open(place.path()).unwrap_err().to_string()
     };
-    assert!(refused(serde_json::json!({"bits": 3, "group_size": 64})).contains("no such layout"));
+    assert!(refused(serde_json::json!({"bits": 7, "group_size": 64})).contains("no such layout"));
     assert!(refused(serde_json::json!({"bits": 4, "group_size": 0})).contains("no such layout"));
-    assert!(refused(serde_json::json!({"bits": 4, "group_size": 64, "mode": "mxfp4"})).contains("the mode is not affine"));
+    assert!(refused(serde_json::json!({"bits": 4, "group_size": 64, "mode": "mxfp4"})).contains("\"mxfp4\": it is not affine"));
     assert!(refused(serde_json::json!({"bits": 4})).contains("bits or group_size is missing"));
-    assert!(refused(serde_json::json!({"bits": 4, "group_size": 64, "lm_head": {}})).contains("settings of their own"));
+    let own = |module: &str, settings: serde_json::Value| refused(serde_json::json!({"bits": 4, "group_size": 64, module: settings}));
+    let module = "transformer.layers.0.ffn.proj_1";
+    assert!(own("lm_head", serde_json::json!({})).contains("\"lm_head\", {}: bits or group_size is missing"));
+    assert!(own("lm_head", serde_json::json!({"bits": 4, "group_size": 64})).contains("\"lm_head\" is quantised, which has no weight"));
+    assert!(own(module, serde_json::json!({"bits": 4, "group_size": 64, "rank": 1})).contains("an unknown key \"rank\""));
+    assert!(own(module, serde_json::json!({"bits": 8, "group_size": 64})).contains("do not fit its scales"));
+    assert!(own(module, serde_json::json!(false)).contains("not quantised by config.json"));
+    assert!(own(module, serde_json::json!(4)).contains("bits or group_size is missing"));
     assert!(refused(serde_json::json!({"bits": 8, "group_size": 64})).contains("do not fit its scales"));
     assert!(refused(serde_json::json!({"bits": 4, "group_size": 32})).contains("do not fit its scales"));
 }

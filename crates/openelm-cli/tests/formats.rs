@@ -33,7 +33,9 @@ fn every_format_writes_the_same_text() {
         ("gguf", "q4_k_m", "small.gguf"),
         ("gguf", "q5_k", "middle.gguf"),
         ("gguf", "q4_1", "minima.gguf"),
+        ("mlx", "3bit", "smallest"),
         ("mlx", "4bit", "small"),
+        ("mlx", "6bit", "larger"),
         ("mlx", "8bit", "middle"),
     ];
     for (format, quantize, out) in types {
@@ -51,7 +53,7 @@ fn options_that_do_not_fit_are_refused() {
         assert!(!ground.path("out").exists());
     };
     export("hf", &["--quantize", "q8_0"], &["--quantize is llama.cpp's"]);
-    export("gguf", &["--quantize", "4bit"], &["4bit and 8bit are MLX's"]);
+    export("gguf", &["--quantize", "4bit"], &["2bit to 6bit and 8bit are MLX's"]);
     export("gguf", &["--quantize", "q8_0", "--dtype", "f32"], &["already says the type"]);
     export("gguf", &["--training"], &["--training belongs to --format corenet"]);
     export("corenet", &["--training", "--dtype", "bf16"], &["a training checkpoint is f32"]);

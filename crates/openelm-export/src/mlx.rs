@@ -24,7 +24,7 @@ const GROUP: usize = 64;
 #[derive(Clone, Debug)]
 pub struct MlxSettings {
     pub dtype: Option<ExportDtype>,
-    /// 4 or 8 bits a level; `None`: plain.
+    /// 2, 3, 4, 5, 6 or 8 bits a level; `None`: plain.
     pub bits: Option<u32>,
     pub max_shard_bytes: u64,
 }
@@ -80,32 +80,32 @@ fn write_weights(
 ) -> Result<(), ExportError> {
     let parameters = OpenElm::infos_of(weights.config())?;
     let quantised = |info: &ParameterInfo| match (&info.shape[..], layout) {
-        ([_, row], Some(layout)) if row.is_multiple_of(layout.group) => layout.per_word().map(|per_word| (layout, per_word)),
+        ([_, row], Some(layout)) if row.is_multiple_of(layout.group) => layout.words_of_group().map(|words| (layout, words)),
         _ => None,
     };
     let (mut words, mut rest) = (Vec::new(), Vec::new());
     let mut pieces: HashMap<String, (&ParameterInfo, Piece)> = HashMap::new();
     for parameter in &parameters {
         let name = hf_name(&parameter.name);
-        let Some((layout, per_word)) = quantised(parameter) else {
+        let Some((layout, words_of_group)) = quantised(parameter) else {
             pieces.insert(name.clone(), (parameter, Piece::Plain));
             rest.push(TensorInfo::new(name, dtype, parameter.shape.clone()));
             continue;
         };
-        let with_row = |divisor: usize| {
+        let with_row = |per_group: usize| {
             let mut shape = parameter.shape.clone();
             if let Some(row) = shape.last_mut() {
-                *row /= divisor;
+                *row = *row / layout.group * per_group;
             }
             shape
         };
         pieces.insert(name.clone(), (parameter, Piece::Words));
-        words.push(TensorInfo::new(name.clone(), DType::U32, with_row(per_word)));
+        words.push(TensorInfo::new(name.clone(), DType::U32, with_row(words_of_group)));
         let stem = name.strip_suffix(".weight").unwrap_or(&name);
         for (tail, piece) in [("scales", Piece::Scales), ("biases", Piece::Biases)] {
             let name = format!("{stem}.{tail}");
             pieces.insert(name.clone(), (parameter, piece));
-            rest.push(TensorInfo::new(name, dtype, with_row(layout.group)));
+            rest.push(TensorInfo::new(name, dtype, with_row(1)));
         }
     }
     words.append(&mut rest);

@@ -9,7 +9,7 @@ use openelm_checkpoint::{WeightKind, Weights};
 use openelm_export::{
     CardFacts, ExportDtype, ExportSettings, GgufType, MlxSettings, export_corenet, export_gguf, export_hugging_face, export_mlx,
 };
-use openelm_formats::{DType, Safetensors, TensorSource, TorchFile, decode_f32};
+use openelm_formats::{DType, FormatError, Safetensors, TensorInfo, TensorSource, TorchFile, decode_f32, write_sharded};
 use openelm_tokenizer::Tokenizer;
 use reference_values::{reference, shared};
 use support::{assert_same, tokenizer_of};
@@ -103,6 +103,9 @@ fn mlx_levels_are_kept_in_blocks_of_the_same_values() {
         (ExportDtype::Bf16, 4, DType::Q4_1),
         (ExportDtype::F16, 4, DType::Q4_1),
         (ExportDtype::Bf16, 8, DType::Affine8),
+        (ExportDtype::F32, 3, DType::Affine4),
+        (ExportDtype::Bf16, 5, DType::Q5_1),
+        (ExportDtype::F16, 6, DType::Affine8),
     ] {
         let out = place.path().join(format!("{dtype:?}-{bits}"));
         let settings = MlxSettings { dtype: Some(dtype), bits: Some(bits), max_shard_bytes: u64::MAX };
@@ -113,6 +116,48 @@ fn mlx_levels_are_kept_in_blocks_of_the_same_values() {
             assert_eq!((&part.shape, part.dtype == expected), (&info.shape, info.shape.len() == 2), "{}", info.name);
             assert_eq!(decode_f32(bytes, part.dtype).unwrap(), written.values(&info).unwrap(), "{dtype:?}, {bits} bits, {}", info.name);
         }
+    }
+}
+
+#[test]
+fn modules_may_have_bits_of_their_own() {
+    let Some(folder) = reference() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let weights = Weights::open(&folder.join("hf-5m")).unwrap();
+    // Of each layer the module `proj_2` has 6 bits, and `out_proj` none; all others have 3.
+    let [three, six, plain] = [Some(3), Some(6), None].map(|bits| {
+        let out = place.path().join(format!("{bits:?}"));
+        let settings = MlxSettings { dtype: None, bits, max_shard_bytes: u64::MAX };
+        export_mlx(&weights, tokenizer_of(&weights).as_ref(), &CardFacts::default(), &settings, &out).unwrap();
+        out
+    });
+    let files = [&three, &six, &plain].map(|folder| Safetensors::open(folder).unwrap());
+    let file_of = |name: &str| &files[if name.contains("proj_2") { 1 } else { 2 * usize::from(name.contains("out_proj")) }];
+    let names = files[0].infos().iter().filter(|info| file_of(&info.name).info(&info.name).is_some());
+    let mut infos: Vec<_> = names.map(|info| file_of(&info.name).info(&info.name).unwrap().clone()).collect();
+    infos.sort_by_key(|info| info.dtype != DType::U32);
+    let mixed = place.path().join("mixed");
+    std::fs::create_dir(&mixed).unwrap();
+    let bytes = |info: &TensorInfo| Ok::<_, FormatError>(file_of(&info.name).bytes(&info.name)?.into_owned());
+    write_sharded(&mixed, &infos, u64::MAX, &Default::default(), bytes).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(three.join("config.json")).unwrap()).unwrap();
+    for layer in 0..weights.config().layers().unwrap().len() {
+        config["quantization"][format!("transformer.layers.{layer}.ffn.proj_2")] = serde_json::json!({"group_size": 64, "bits": 6});
+        config["quantization"][format!("transformer.layers.{layer}.attn.out_proj")] = false.into();
+        config["quantization"][format!("transformer.layers.{layer}.attn.qkv_proj")] = true.into();
+    }
+    std::fs::write(mixed.join("config.json"), config.to_string()).unwrap();
+    let [mixed, three, six] = [mixed, three, six].map(|folder| Weights::open(&folder).unwrap());
+    for info in openelm_model::OpenElm::infos_of(weights.config()).unwrap() {
+        let source = match &info.name {
+            name if name.contains("proj_2") => &six,
+            name if name.contains("out_proj") => &weights,
+            _ => &three,
+        };
+        let values = mixed.values(&info).unwrap();
+        assert_eq!(values, source.values(&info).unwrap(), "{}", info.name);
+        let parts: Vec<f32> = mixed.parts(&info).unwrap().iter().flat_map(|(part, bytes)| decode_f32(bytes, part.dtype).unwrap()).collect();
+        assert_eq!(parts, values, "{} in its own bits", info.name);
     }
 }
 

@@ -39,10 +39,33 @@ pub enum Quantize {
     Q5KM,
     #[value(name = "q6_k")]
     Q6K,
+    #[value(name = "2bit")]
+    Bits2,
+    #[value(name = "3bit")]
+    Bits3,
     #[value(name = "4bit")]
     Bits4,
+    #[value(name = "5bit")]
+    Bits5,
+    #[value(name = "6bit")]
+    Bits6,
     #[value(name = "8bit")]
     Bits8,
+}
+
+impl Quantize {
+    /// Bits of a level in MLX's types; `None` for llama.cpp's.
+    pub fn bits(self) -> Option<u32> {
+        match self {
+            Self::Bits2 => Some(2),
+            Self::Bits3 => Some(3),
+            Self::Bits4 => Some(4),
+            Self::Bits5 => Some(5),
+            Self::Bits6 => Some(6),
+            Self::Bits8 => Some(8),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,7 +87,7 @@ pub struct ExportArguments {
     /// Type of the written weights. Default: f32; bf16 for a model as large as OpenELM-3B.
     #[arg(long, value_enum)]
     pub dtype: Option<StoredDtype>,
-    /// Quantise: a type of llama.cpp's for gguf, 4bit or 8bit for mlx.
+    /// Quantise: a type of llama.cpp's for gguf, 2bit to 6bit or 8bit for mlx.
     #[arg(long, value_enum)]
     pub quantize: Option<Quantize>,
     /// corenet: write a training checkpoint, with the optimizer state of the run, instead of weights alone.

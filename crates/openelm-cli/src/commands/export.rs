@@ -36,11 +36,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<()> {
             hugging_face(&weights, tokenizer.as_ref(), &name, Vec::new(), &settings, out)?;
         }
         Format::Mlx => {
-            let bits = match arguments.quantize {
-                Some(Quantize::Bits4) => Some(4),
-                Some(Quantize::Bits8) => Some(8),
-                _ => None,
-            };
+            let bits = arguments.quantize.and_then(Quantize::bits);
             let facts = facts_of(&weights, named().unwrap_or_else(|| name_of(out)), Vec::new())?;
             export_mlx(&weights, tokenizer.as_ref(), &facts, &MlxSettings { dtype, bits, max_shard_bytes }, out)
                 .with_context(context(&weights))?;
@@ -69,17 +65,18 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<()> {
 
 /// Refuses options that the format does not have, before anything is read.
 fn check(arguments: &ExportArguments) -> Result<()> {
-    let gguf = arguments.format == Format::Gguf;
-    match arguments.quantize {
-        Some(Quantize::Bits4 | Quantize::Bits8) if arguments.format != Format::Mlx => {
-            bail!(
-                "--quantize 4bit and 8bit are MLX's\nhint: use --format mlx, or one of llama.cpp's types such as q4_k_m with --format gguf"
-            )
+    if let Some(quantize) = arguments.quantize {
+        let mlxs = quantize.bits().is_some();
+        if mlxs && arguments.format != Format::Mlx {
+            let hint = "use --format mlx, or one of llama.cpp's types such as q4_k_m with --format gguf";
+            bail!("--quantize 2bit to 6bit and 8bit are MLX's\nhint: {hint}");
         }
-        Some(Quantize::Bits4 | Quantize::Bits8) | None => {}
-        Some(_) if !gguf => bail!("this --quantize is llama.cpp's\nhint: use --format gguf, or 4bit or 8bit with --format mlx"),
-        Some(_) if arguments.dtype.is_some() => bail!("--quantize already says the type\nhint: leave --dtype away"),
-        Some(_) => {}
+        if !mlxs && arguments.format != Format::Gguf {
+            bail!("this --quantize is llama.cpp's\nhint: use --format gguf, or 2bit to 6bit or 8bit with --format mlx");
+        }
+        if !mlxs && arguments.dtype.is_some() {
+            bail!("--quantize already says the type\nhint: leave --dtype away");
+        }
     }
     if arguments.training && arguments.format != Format::Corenet {
         bail!("--training belongs to --format corenet\nhint: leave it away, or change the format");

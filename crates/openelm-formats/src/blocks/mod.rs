@@ -10,7 +10,7 @@ mod q4_0;
 pub(crate) mod q4_1;
 mod q4_k;
 mod q5_0;
-mod q5_1;
+pub(crate) mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
@@ -87,6 +87,18 @@ fn nibbles(levels: &[u8; SMALL]) -> [u8; SMALL / 2] {
 /// The levels of [`nibbles`].
 fn levels(nibbles: &[u8; SMALL / 2]) -> [u8; SMALL] {
     std::array::from_fn(|i| if i < SMALL / 2 { nibbles[i] & 0xf } else { nibbles[i - SMALL / 2] >> 4 })
+}
+
+/// Levels below 32 as their fifth bits, the first lowest, and [`nibbles`] of the others.
+fn five_bits(levels: &[u8; SMALL]) -> ([u8; 4], [u8; SMALL / 2]) {
+    let fifth = levels.iter().rev().fold(0_u32, |bits, level| bits << 1 | u32::from(level >> 4 & 1));
+    (fifth.to_le_bytes(), nibbles(&levels.map(|level| level & 0xf)))
+}
+
+/// The levels of [`five_bits`].
+fn five_bit_levels(fifth: [u8; 4], low_bits: &[u8; SMALL / 2]) -> [u8; SMALL] {
+    let (fifth, low) = (u32::from_le_bytes(fifth), levels(low_bits));
+    std::array::from_fn(|i| low[i] | ((fifth >> i & 1) as u8) << 4)
 }
 
 /// A scale as stored.

@@ -2,38 +2,30 @@
 
 use half::f16;
 
-use super::{SMALL, half_bytes, inverse, limits};
+use super::{SMALL, five_bit_levels, five_bits, half_bytes, inverse, limits};
 
-const HALF: usize = SMALL / 2;
-const BYTES: usize = 4 + 4 + HALF;
+const BYTES: usize = 4 + 4 + SMALL / 2;
 
 pub(super) fn quantise(values: &[f32; SMALL]) -> [u8; BYTES] {
     let (minimum, maximum) = limits(values);
     let scale = (maximum - minimum) / 31.0;
     let inverse = inverse(scale);
-    let levels = values.map(|value| ((value - minimum) * inverse + 0.5) as u8);
-    let fifth_bits = levels.iter().rev().fold(0_u32, |bits, level| bits << 1 | u32::from(level >> 4 & 1));
+    block(scale, minimum, &values.map(|value| ((value - minimum) * inverse + 0.5) as u8))
+}
+
+/// A block of levels below 32; scale and minimum are rounded to f16.
+pub(crate) fn block(scale: f32, minimum: f32, levels: &[u8; SMALL]) -> [u8; BYTES] {
+    let (fifth, low_bits) = five_bits(levels);
     let mut block = [0; BYTES];
-    let (head, low_bits) = block.split_at_mut(8);
-    head[..2].copy_from_slice(&half_bytes(scale));
-    head[2..4].copy_from_slice(&half_bytes(minimum));
-    head[4..].copy_from_slice(&fifth_bits.to_le_bytes());
-    let (low, high) = levels.split_at(HALF);
-    for ((byte, low), high) in low_bits.iter_mut().zip(low).zip(high) {
-        *byte = low & 0xf | high << 4;
-    }
+    block[..2].copy_from_slice(&half_bytes(scale));
+    block[2..4].copy_from_slice(&half_bytes(minimum));
+    block[4..8].copy_from_slice(&fifth);
+    block[8..].copy_from_slice(&low_bits);
     block
 }
 
 pub(super) fn dequantise(block: &[u8; BYTES]) -> [f32; SMALL] {
     let [s0, s1, m0, m1, a, b, c, d, low_bits @ ..] = block;
     let (scale, minimum) = (f16::from_le_bytes([*s0, *s1]).to_f32(), f16::from_le_bytes([*m0, *m1]).to_f32());
-    let fifth_bits = u32::from_le_bytes([*a, *b, *c, *d]);
-    let value = |level: u8, position: usize| f32::from(level | ((fifth_bits >> position & 1) as u8) << 4) * scale + minimum;
-    let mut values = [0.0; SMALL];
-    let (low, high) = values.split_at_mut(HALF);
-    for (position, ((byte, low), high)) in low_bits.iter().zip(low).zip(high).enumerate() {
-        (*low, *high) = (value(byte & 0xf, position), value(byte >> 4, position + HALF));
-    }
-    values
+    five_bit_levels([*a, *b, *c, *d], low_bits).map(|level| f32::from(level) * scale + minimum)
 }
