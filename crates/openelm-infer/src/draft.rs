@@ -48,15 +48,34 @@ impl Draft {
         Ok(Self { source: Source::Model { decoder, cache, read: Vec::new() }, tokens })
     }
 
-    /// One that guesses alike, for another sequence of at most `positions` positions.
-    pub fn another(&self, positions: usize) -> Self {
+    /// One that guesses alike, for another sequence. A draft model begins with the cache that `beginning` gives for it, in which some of
+    /// `prompt`'s beginning is read already.
+    pub(crate) fn another(&self, prompt: &[u32], beginning: impl FnOnce(&dyn Decoder) -> Cache) -> Self {
         let source = match &self.source {
             Source::Lookup => Source::Lookup,
-            Source::Model { decoder, cache, .. } => {
-                Source::Model { decoder: Arc::clone(decoder), cache: decoder.cache(cache.capacity().min(positions)), read: Vec::new() }
+            Source::Model { decoder, .. } => {
+                let cache = beginning(&**decoder);
+                let read = prompt.get(..cache.length()).unwrap_or_default().to_vec();
+                Source::Model { decoder: Arc::clone(decoder), cache, read }
             }
         };
         Self { source, tokens: self.tokens }
+    }
+
+    /// What a draft model has read, and its cache.
+    pub(crate) fn read(&self) -> Option<(&[u32], &Cache)> {
+        match &self.source {
+            Source::Lookup => None,
+            Source::Model { cache, read, .. } => Some((read, cache)),
+        }
+    }
+
+    /// The same, for good.
+    pub(crate) fn into_read(self) -> Option<(Vec<u32>, Cache)> {
+        match self.source {
+            Source::Lookup => None,
+            Source::Model { cache, read, .. } => Some((read, cache)),
+        }
     }
 
     /// Guesses at a time, at most.

@@ -24,7 +24,7 @@ pub(super) struct Row {
     /// The prompt, and the tokens made so far; in a step, guesses behind them.
     pub ids: Vec<u32>,
     guessed: usize,
-    draft: Option<Draft>,
+    pub draft: Option<Draft>,
     pub prompt: Arc<[u32]>,
     pub cache: Cache,
     reused: usize,

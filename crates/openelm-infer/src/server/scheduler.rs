@@ -35,6 +35,8 @@ pub(super) struct Scheduler {
     prefill_chunk: usize,
     rows: Vec<Row>,
     caches: Caches,
+    /// The draft model's.
+    draft_caches: Caches,
     /// Of the request that was begun last: what has no slot yet.
     waiting: VecDeque<(Sequence, Arc<Request>)>,
 }
@@ -54,6 +56,7 @@ impl Drop for AtTheEnd {
 impl Scheduler {
     /// `settings` are checked; `context` positions hold a sequence.
     pub fn new(model: &ServedModel, settings: &ServerSettings, context: usize, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
+        let draft_capacity = model.draft.as_ref().and_then(|draft| draft.read()).map_or(0, |(_, cache)| cache.capacity());
         Self {
             decoder: Arc::clone(&model.decoder),
             draft: model.draft.clone(),
@@ -65,6 +68,7 @@ impl Scheduler {
             prefill_chunk: settings.prefill_chunk,
             rows: Vec::new(),
             caches: Caches::new(settings.kept_caches, context),
+            draft_caches: Caches::new(settings.kept_caches, context.min(draft_capacity)),
             waiting: VecDeque::new(),
         }
     }
@@ -96,10 +100,13 @@ impl Scheduler {
         self.waiting.retain(|(_, request)| !request.events.is_closed());
     }
 
-    /// Frees a slot and keeps what its sequence has read.
+    /// Frees a slot and keeps what its sequence has read, with the model and with the draft.
     fn release(&mut self, place: usize) {
         let row = self.rows.swap_remove(place);
         self.caches.keep(row.ids, row.cache);
+        if let Some((ids, cache)) = row.draft.and_then(Draft::into_read) {
+            self.draft_caches.keep(ids, cache);
+        }
     }
 
     fn admit(&mut self) {
@@ -134,7 +141,10 @@ impl Scheduler {
         let beginning = if wishes.echo && wishes.logprobs.is_some() { &[] } else { &*sequence.prompt };
         let cache = self.caches.take(beginning, running, self.decoder.as_ref());
         self.metrics.prompt_tokens_reused.add(cache.length());
-        let draft = self.draft.as_ref().filter(|_| wishes.max_tokens > 1).map(|draft| draft.another(self.context));
+        let draft = self.draft.as_ref().filter(|_| wishes.max_tokens > 1).map(|draft| {
+            let running = self.rows.iter().filter_map(|row| row.draft.as_ref()?.read());
+            draft.another(&sequence.prompt, |decoder| self.draft_caches.take(&sequence.prompt, running, decoder))
+        });
         self.rows.push(Row::new(sequence, request, sampler, cache, draft, &self.tokenizer));
         if self.rows.last_mut().is_some_and(Row::tell_prompt) {
             self.release(self.rows.len() - 1);

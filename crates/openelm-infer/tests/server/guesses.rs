@@ -94,6 +94,32 @@ fn a_sure_guess_saves_steps() {
 }
 
 #[test]
+fn a_draft_reads_a_conversation_once() {
+    let model: Arc<dyn Decoder> = Arc::new(decoder());
+    let small = Arc::new(Bent::new(Duration::ZERO));
+    let draft = Draft::model(Arc::clone(&small) as Arc<dyn Decoder>, &*model, 4).unwrap();
+    let settings = ServerSettings { slots: 1, context: Some(CONTEXT), ..ServerSettings::default() };
+    let server = serve_with(model, Some(draft), settings);
+    let mut text = "the song of the sea, the song of the sea, the song of the small bird".to_owned();
+    let plain = crate::model::server();
+    for turn in 0..3 {
+        let request = json!({"prompt": text, "max_tokens": 12, "temperature": 0, "ignore_eos": true});
+        let before = small.tokens.load(Ordering::SeqCst);
+        let answer = post(server.address(), COMPLETIONS, &request).ok();
+        same(&answer["choices"], &post(plain.address(), COMPLETIONS, &request).ok()["choices"]);
+        let read = small.tokens.load(Ordering::SeqCst) - before;
+        let prompt = answer["usage"]["prompt_tokens"].as_u64().unwrap() as usize;
+        // What is new in the prompt, and what it guessed; in the first turn the whole prompt.
+        match turn {
+            0 => assert!(read >= prompt, "{read} of {prompt}"),
+            _ => assert!(read < prompt, "{read} of {prompt} in turn {turn}"),
+        }
+        text += answer["choices"][0]["text"].as_str().unwrap();
+        text += " a song";
+    }
+}
+
+#[test]
 fn a_draft_that_fails_ends_its_own_answer() {
     let model: Arc<dyn Decoder> = Arc::new(decoder());
     let small = Arc::new(Bent::new(Duration::ZERO));

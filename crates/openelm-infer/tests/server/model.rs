@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use burn::tensor::Device;
@@ -23,16 +23,17 @@ pub fn decoder() -> BurnDecoder {
     BurnDecoder::new(OpenElm::init(&config, 7, &Device::flex()).unwrap(), Precision::F32)
 }
 
-/// A decoder that takes its time, or fails when told to.
+/// A decoder that takes its time, or fails when told to, and counts the tokens that it reads.
 pub struct Bent {
     decoder: BurnDecoder,
     delay: Duration,
     pub fails: AtomicBool,
+    pub tokens: AtomicUsize,
 }
 
 impl Bent {
     pub fn new(delay: Duration) -> Self {
-        Self { decoder: decoder(), delay, fails: AtomicBool::new(false) }
+        Self { decoder: decoder(), delay, fails: AtomicBool::new(false), tokens: AtomicUsize::new(0) }
     }
 }
 
@@ -50,6 +51,7 @@ impl Decoder for Bent {
         if self.fails.swap(false, Ordering::SeqCst) {
             return Err(InferError::NotFinite { value: f32::NAN, position: 3 });
         }
+        self.tokens.fetch_add(runs.iter().map(|run| run.ids.len()).sum(), Ordering::SeqCst);
         self.decoder.read(runs)
     }
 }
