@@ -4,9 +4,12 @@
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use damaged_text::{damaged, damages};
 use openelm_checkpoint::{CheckpointError, Weights};
 use openelm_formats::{Gguf, GgufArray, GgufValue, GgufWriter, TensorSource};
+use proptest::prelude::*;
 use reference_values::reference;
 
 fn put(path: &Path, place: u64, byte: u8) {
@@ -96,4 +99,25 @@ fn lying_quantisation() {
     assert!(own(module, serde_json::json!(4)).contains("bits or group_size is missing"));
     assert!(refused(serde_json::json!({"bits": 8, "group_size": 64})).contains("do not fit its scales"));
     assert!(refused(serde_json::json!({"bits": 4, "group_size": 32})).contains("do not fit its scales"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 800, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_configurations(quantised in any::<bool>(), damages in damages()) {
+        let Some(folder) = reference() else { return Ok(()) };
+        let original = folder.join(if quantised { "mlx/5m-4bit" } else { "hf-tiny" });
+        let place = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(original.join("model.safetensors"), place.path().join("model.safetensors")).unwrap();
+        let text = damaged(&std::fs::read_to_string(original.join("config.json")).unwrap(), &damages);
+        std::fs::write(place.path().join("config.json"), &text).unwrap();
+        let begin = Instant::now();
+        match Weights::open(place.path()) {
+            // What still reads has a configuration that fits its tensors.
+            Ok(weights) => prop_assert!(weights.config().validate().is_ok(), "{text}"),
+            Err(error) => prop_assert!(error.to_string().contains(&place.path().display().to_string()), "{error}\n{text}"),
+        }
+        prop_assert!(begin.elapsed() < Duration::from_secs(2), "{:?} for\n{text}", begin.elapsed());
+    }
 }

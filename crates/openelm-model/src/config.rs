@@ -42,6 +42,11 @@ pub struct ModelConfig {
     pub ffn_with_glu: bool,
 }
 
+/// Far beyond any model: what is above is a mistake, and would ask for memory that no machine has.
+const MOST_LAYERS: usize = 1 << 12;
+const LARGEST: usize = 1 << 24;
+const LARGEST_TABLE: usize = 1 << 28;
+
 impl ModelConfig {
     /// Heads and widths of every layer.
     ///
@@ -67,6 +72,10 @@ impl ModelConfig {
             ("rope_max_length", self.rope_max_length),
         ];
         for (key, value) in positive {
+            let limit = if key == "num_transformer_layers" { MOST_LAYERS } else { LARGEST };
+            if value > limit {
+                return Err(ModelError::config(key, value, format!("is more than {limit}"), "check the number"));
+            }
             if value == 0 {
                 return Err(ModelError::config(key, value, "must be at least 1", "give a positive number"));
             }
@@ -78,6 +87,10 @@ impl ModelConfig {
                 "rotary embeddings turn pairs of channels, so the head dimension must be even",
                 "use an even number, such as 64",
             ));
+        }
+        if self.rope_max_length * self.head_dim > LARGEST_TABLE {
+            let reason = format!("makes a rotary table of more than {LARGEST_TABLE} numbers");
+            return Err(ModelError::config("rope_max_length", self.rope_max_length, reason, "OpenELM uses 4096"));
         }
         if !(self.rope_freq_constant.is_finite() && self.rope_freq_constant > 1.0) {
             return Err(ModelError::config(

@@ -7,6 +7,8 @@
 
 mod adapter;
 pub mod corenet;
+#[cfg(test)]
+mod damage_tests;
 mod data;
 mod error;
 mod eval;

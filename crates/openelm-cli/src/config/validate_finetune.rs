@@ -18,6 +18,7 @@ impl FinetuneConfig {
         self.check_objective()?;
         self.check_data()?;
         self.check_training()?;
+        self.check_adapter()?;
         check_checkpoint_and_log(&self.checkpoint, &self.log)?;
         self.eval.as_ref().map_or(Ok(()), EvalSection::check)?;
         self.sample.as_ref().map_or(Ok(()), check_sample)
@@ -45,6 +46,11 @@ impl FinetuneConfig {
             ];
             ("supervised", foreign.to_vec())
         };
+        let beta = objective.beta.unwrap_or(0.1);
+        require(beta.is_finite() && beta > 0.0, "objective.beta", format!("is {beta}"), "give a number above 0; OpenELM used 0.01")?;
+        let smoothing = objective.label_smoothing.unwrap_or(0.0);
+        let hint = "give a number from 0 to below 0.5";
+        require((0.0..0.5).contains(&smoothing), "objective.label_smoothing", format!("is {smoothing}"), hint)?;
         match foreign.into_iter().find(|(_, given)| *given) {
             Some((key, _)) => require(false, key, format!("has no meaning for a {name} objective"), "leave it out"),
             None => Ok(()),
@@ -80,6 +86,24 @@ impl FinetuneConfig {
     /// Tokens of a prompt that has to be cut: what the file says, else half of `max_length`.
     pub fn max_prompt_length(&self) -> u64 {
         self.data.max_prompt_length.unwrap_or(self.data.max_length / 2)
+    }
+
+    /// What needs no look at the model: the names and expressions are checked with it.
+    fn check_adapter(&self) -> Check {
+        let Some(adapter) = &self.adapter else { return Ok(()) };
+        let ranks =
+            std::iter::once(("adapter.r", adapter.r)).chain(adapter.rank_pattern.values().map(|rank| ("adapter.rank_pattern", *rank)));
+        for (key, rank) in ranks {
+            at_least_one(key, rank)?;
+            at_most(key, rank, 1 << 24)?;
+        }
+        let alphas = adapter.lora_alpha.iter().map(|alpha| ("adapter.lora_alpha", *alpha));
+        for (key, alpha) in alphas.chain(adapter.alpha_pattern.values().map(|alpha| ("adapter.alpha_pattern", *alpha))) {
+            require(alpha.is_finite(), key, format!("holds {alpha}"), "give a number such as r")?;
+        }
+        let dropout = adapter.lora_dropout;
+        let share = (0.0..1.0).contains(&dropout);
+        require(share, "adapter.lora_dropout", format!("{dropout} does not lie in [0, 1)"), "give a share such as 0.1")
     }
 
     fn check_training(&self) -> Check {

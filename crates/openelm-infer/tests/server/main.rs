@@ -3,6 +3,7 @@
 
 mod answers;
 mod client;
+mod damage;
 mod echo;
 mod forms;
 mod guesses;
