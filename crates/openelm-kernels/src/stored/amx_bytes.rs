@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::avx512_steps::finish;
-use super::byte_product::{STRIP, Side, WIDTH};
+use super::byte_product::{Panel, STRIP, Side, WIDTH};
 use super::prepared::{BLOCK, STEP};
 use crate::amx::{Hardware, SIDE, Shapes, Tiles};
 
@@ -20,20 +20,6 @@ pub(super) const HEIGHT: usize = 2 * SIDE;
 /// Groups of 4 of a block: words of a left tile's rows, and rows of a right tile.
 const GROUPS: usize = BLOCK / 4;
 const WORD: usize = 4;
-
-/// Blocks of 32 columns of a panel's weights, for AMX and AVX-VNNI.
-pub(super) struct Panel {
-    pub(super) blocks: usize,
-    /// `[block][group of 4][column][4 bytes]`
-    pub(super) levels: *const u32,
-    /// `[run that shares a scale][column]`, runs [`STRIP`] apart; so are the offsets of blocks.
-    pub(super) scales: *const f32,
-    pub(super) offsets: *const f32,
-    /// The level of all weights that stands for 0. Without one, offsets count.
-    pub(super) zero: Option<i32>,
-    /// Whether offsets are those of [`avx512_steps`](super::avx512_steps).
-    pub(super) steps: bool,
-}
 
 /// A block's whole sums.
 #[repr(C, align(64))]
@@ -183,7 +169,7 @@ unsafe fn scale_step(rows: usize, side: &Side, panel: &Panel, block: usize, prod
                 let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(products.add(at).cast())), scale, before);
                 match index + 1 < STEP / BLOCK {
                     true => _mm512_store_ps(sums.add(at), sum),
-                    false => finish::<1>(sum, side, row, step, offsets, to.add(row * STRIP + 16 * half)),
+                    false => finish::<true>(sum, side, row, step, offsets, to.add(row * STRIP + 16 * half)),
                 }
             }
         }

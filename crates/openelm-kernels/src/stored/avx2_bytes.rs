@@ -8,7 +8,9 @@ use std::arch::x86_64::*;
 use openelm_formats::DType;
 
 use super::avx2_blocks::Blocks256;
-use super::byte_product::{STRIP, Side, WIDTH};
+use super::avx2_steps::{StepSums, offsets_of};
+use super::avx512_steps::{OFFSETS as STEP_OFFSETS, unpack_minima};
+use super::byte_product::{Panel, STRIP, Side, WIDTH};
 use super::dot256::pinned;
 use super::matrix::StoredRows;
 use super::prepared::{BLOCK, STEP};
@@ -28,7 +30,8 @@ pub(super) fn depth(rows: &StoredRows<'_>) -> usize {
     of(rows.first.dtype).min(rows.second.map_or(8, |second| of(second.dtype)))
 }
 
-/// One row's levels in order, and its scales and offsets, [`STRIP`] apart; with `above`, signed levels are put above a zero of 128.
+/// One row's levels in order, and its scales and offsets, [`STRIP`] apart; with `above`, signed levels are put above a zero of 128, with `steps`
+/// offsets are those of [`avx512_steps`](super::avx512_steps).
 ///
 /// # Safety
 /// Needs AVX2, FMA and F16C; the row has `begin + inner` columns, `begin` a multiple of 256 and `inner` of 32; the targets have room.
@@ -39,6 +42,7 @@ pub(super) unsafe fn unpack_row<B: Blocks256>(
     begin: usize,
     inner: usize,
     above: bool,
+    steps: bool,
     to: *mut u8,
     scales: *mut f32,
     offsets: *mut f32,
@@ -53,6 +57,9 @@ pub(super) unsafe fn unpack_row<B: Blocks256>(
             for (half, factors) in B::lanes(at, blocks).into_iter().enumerate() {
                 _mm256_storeu_ps(lanes.as_mut_ptr().add(8 * half), factors);
             }
+            if steps && !B::FINE {
+                unpack_minima(at, offsets.add(column / STEP * STEP_OFFSETS * STRIP));
+            }
             for index in 0..blocks {
                 let block = column / BLOCK + index;
                 let levels = _mm256_xor_si256(B::levels(at, index), _mm256_set1_epi8(zero as i8));
@@ -62,6 +69,9 @@ pub(super) unsafe fn unpack_row<B: Blocks256>(
                     *scales.add((2 * block + 1) * STRIP) = lanes[2 * index + 1];
                 } else {
                     *scales.add(block * STRIP) = lanes[index];
+                    if steps {
+                        continue;
+                    }
                     *offsets.add(block * STRIP) = lanes[8 + index] * B::OFFSET - lanes[index] * zero as f32;
                 }
             }
@@ -70,29 +80,26 @@ pub(super) unsafe fn unpack_row<B: Blocks256>(
 }
 
 /// Adds the products of a tile of tokens and a panel to `to`, whose rows are [`STRIP`] apart. `DEPTH` is what [`depth`] gives; with
-/// `OFFSETS` the weights have offsets, else a `zero` level in common.
+/// `OFFSETS` the weights have offsets, else a zero level in common.
 ///
 /// # Safety
-/// Needs AVX2 and FMA; both sides hold `blocks` blocks.
+/// Needs AVX2 and FMA; both sides hold the panel's blocks.
 // Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const OFFSETS: bool>(
-    side: &Side,
-    blocks: usize,
-    levels: *const u32,
-    scales: *const f32,
-    offsets: *const f32,
-    zero: i32,
-    to: *mut f32,
-) {
+pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const OFFSETS: bool>(side: &Side, panel: &Panel, to: *mut f32) {
+    let Panel { blocks, offsets, .. } = *panel;
+    let zero = panel.zero.unwrap_or(0);
     // Levels of 6 bits come with two scales for every 32.
     let runs = if DEPTH == 2 { 2 } else { 1 };
+    let mut sums = StepSums::<ROWS>::zero();
+    // Known to the compiler, the sums would be moved between registers and memory in every block.
+    let sums = std::hint::black_box(&mut sums);
     // SAFETY: the caller's promise.
     unsafe {
         let ones = _mm256_set1_epi16(1);
         for part in (0..WIDTH).step_by(16) {
-            let (mut levels, mut x) = (levels.add(part), side.levels);
+            let (mut levels, mut x) = (panel.levels.add(part), side.levels);
             for run in 0..blocks * runs {
                 let block = run / runs;
                 let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
@@ -122,7 +129,16 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
                         }
                     }
                 }
-                let (scales, offsets) = (scales.add(run * STRIP + part), offsets.wrapping_add(block * STRIP + part));
+                let scales = panel.scales.add(run * STRIP + part);
+                if panel.steps {
+                    sums.add(&products, scales);
+                    if (run + 1) % (STEP / BLOCK * runs) == 0 {
+                        let step = block / (STEP / BLOCK);
+                        sums.finish::<OFFSETS>(side, step, offsets_of(offsets, step).wrapping_add(part), to.add(part));
+                    }
+                    continue;
+                }
+                let offsets = offsets.wrapping_add(block * STRIP + part);
                 add_scaled::<ROWS, OFFSETS>(&products, side, block, scales, offsets, to.add(part));
             }
         }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512_blocks::Blocks512;
-use super::byte_product::{STRIP, Side, WIDTH};
+use super::byte_product::{Panel, STRIP, Side, WIDTH};
 use super::prepared::BLOCK;
 use crate::simd::held_back;
 
@@ -52,22 +52,17 @@ pub(super) unsafe fn unpack_row<B: Blocks512>(
 }
 
 /// Adds the products of a tile of tokens and a panel to `to`, whose rows are [`STRIP`] apart. All weights share a zero level unless there are
-/// `OFFSETS`.
+/// `OFFSETS`; `RUNS`, the scales of every 32, is 1.
 ///
 /// # Safety
-/// Needs AVX-512 VNNI; both sides hold `blocks` blocks.
+/// Needs AVX-512 VNNI; both sides hold the panel's blocks.
 // Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-pub(super) unsafe fn tile_product<const ROWS: usize, const OFFSETS: bool>(
-    side: &Side,
-    blocks: usize,
-    levels: *const u32,
-    scales: *const f32,
-    offsets: *const f32,
-    zero: i32,
-    to: *mut f32,
-) {
+pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(side: &Side, panel: &Panel, to: *mut f32) {
+    debug_assert_eq!(RUNS, 1, "scales of 32");
+    let Panel { blocks, scales, offsets, .. } = *panel;
+    let zero = panel.zero.unwrap_or(0);
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
@@ -76,7 +71,7 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const OFFSETS: bool>(
                 sums[row][half] = _mm512_loadu_ps(to.add(row * STRIP + 16 * half));
             }
         }
-        let (mut levels, mut x) = (levels, side.levels);
+        let (mut levels, mut x) = (panel.levels, side.levels);
         for block in 0..blocks {
             let mut products = [[_mm512_setzero_si512(); 2]; ROWS];
             if !OFFSETS {

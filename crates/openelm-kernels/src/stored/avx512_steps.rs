@@ -7,14 +7,14 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::avx512_blocks::{Blocks512, k_minima};
-use super::byte_product::{FINE, STRIP, Side, WIDTH};
+use super::byte_product::{FINE, Panel, STRIP, Side, WIDTH};
 use super::prepared::{BLOCK, STEP};
 use crate::simd::held_back;
 
 /// Pairs of minima of a block: its first rows of offsets, with what they are to be multiplied with in the next.
-const PAIRS: usize = STEP / BLOCK / 2;
+pub(super) const PAIRS: usize = STEP / BLOCK / 2;
 /// Rows of offsets for each block.
-const OFFSETS: usize = STEP / BLOCK;
+pub(super) const OFFSETS: usize = STEP / BLOCK;
 
 /// One row's levels in order, its scales, and, unless 16 weights share one, pairs of minima and their factor, all [`STRIP`] apart.
 ///
@@ -40,13 +40,7 @@ pub(super) unsafe fn unpack_row<B: Blocks512>(
                 *scales.add((step * runs + run) * STRIP) = scale;
             }
             if !B::FINE {
-                let (minima, factor) = k_minima(at);
-                let mut pairs = [0_u32; PAIRS];
-                _mm_storeu_si128(pairs.as_mut_ptr().cast(), minima);
-                for (number, pair) in pairs.into_iter().enumerate() {
-                    *offsets.add((step * OFFSETS + number) * STRIP).cast() = pair;
-                }
-                *offsets.add((step * OFFSETS + PAIRS) * STRIP) = factor;
+                unpack_minima(at, offsets.add(step * OFFSETS * STRIP));
             }
             let head = B::head::<false>(at);
             for index in 0..STEP / 64 {
@@ -56,33 +50,45 @@ pub(super) unsafe fn unpack_row<B: Blocks512>(
     }
 }
 
-/// Adds the products of a tile of tokens and a panel to `to`, whose rows are [`STRIP`] apart. With `RUNS` scales for every 32 weights: one,
-/// and minima, or two, and a zero level that all weights share.
+/// The pairs of minima of a block of Q4_K or Q5_K and their factor, [`STRIP`] apart.
 ///
 /// # Safety
-/// Needs AVX-512 VNNI; both sides hold `steps` blocks of 256.
+/// Needs AVX2 and F16C; `at` holds the block, `to` has room.
+#[inline(always)]
+pub(super) unsafe fn unpack_minima(at: *const u8, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (minima, factor) = k_minima(at);
+        let mut pairs = [0_u32; PAIRS];
+        _mm_storeu_si128(pairs.as_mut_ptr().cast(), minima);
+        for (number, pair) in pairs.into_iter().enumerate() {
+            *to.add(number * STRIP).cast() = pair;
+        }
+        *to.add(PAIRS * STRIP) = factor;
+    }
+}
+
+/// Adds the products of a tile of tokens and a panel to `to`, whose rows are [`STRIP`] apart. With `RUNS` scales for every 32 weights, and
+/// `MINIMA` or a zero level that all weights share.
+///
+/// # Safety
+/// Needs AVX-512 VNNI; both sides hold the panel's blocks, a multiple of 8.
 // Loops over constant ranges with indices are unrolled into registers; iterators over arrays of sums were seen to go through memory.
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize>(
-    side: &Side,
-    steps: usize,
-    levels: *const u32,
-    scales: *const f32,
-    offsets: *const f32,
-    zero: i32,
-    to: *mut f32,
-) {
+pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const MINIMA: bool>(side: &Side, panel: &Panel, to: *mut f32) {
+    let Panel { blocks, scales, offsets, .. } = *panel;
+    let zero = panel.zero.unwrap_or(0);
     let mut ends = MaybeUninit::<[[__m512; 2]; ROWS]>::uninit();
     let ends: *mut f32 = ends.as_mut_ptr().cast();
     // SAFETY: the caller's promise; ends are written before they are read.
     unsafe {
-        let (mut levels, mut x) = (levels, side.levels);
-        for step in 0..steps {
+        let (mut levels, mut x) = (panel.levels, side.levels);
+        for step in 0..blocks / (STEP / BLOCK) {
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
             for run in step * STEP / BLOCK * RUNS..(step + 1) * STEP / BLOCK * RUNS {
                 let mut products = [[_mm512_setzero_si512(); 2]; ROWS];
-                if RUNS > 1 {
+                if !MINIMA {
                     // Levels stand above a common zero: its share is taken away at once.
                     for row in 0..ROWS {
                         products[row] = [_mm512_set1_epi32(-zero * *side.totals.add(row * side.per_row * RUNS + run)); 2];
@@ -115,7 +121,7 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize>(
                 let offsets = offsets.wrapping_add(step * OFFSETS * STRIP + 16 * half);
                 for row in 0..ROWS {
                     let sums = _mm512_load_ps(ends.add(row * WIDTH + 16 * half));
-                    finish::<RUNS>(sums, side, row, step, offsets, to.add(row * STRIP + 16 * half));
+                    finish::<MINIMA>(sums, side, row, step, offsets, to.add(row * STRIP + 16 * half));
                 }
             }
         }
@@ -127,12 +133,12 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize>(
 /// # Safety
 /// Needs AVX-512 VNNI; `row` and `step` lie in the tile, `offsets` are those of the block and the columns.
 #[inline(always)]
-pub(super) unsafe fn finish<const RUNS: usize>(sums: __m512, side: &Side, row: usize, step: usize, offsets: *const f32, to: *mut f32) {
+pub(super) unsafe fn finish<const MINIMA: bool>(sums: __m512, side: &Side, row: usize, step: usize, offsets: *const f32, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = sums;
         let at = row * side.per_row + step * STEP / BLOCK;
-        if RUNS == 1 {
+        if MINIMA {
             let own = side.pairs.add(at).cast::<i32>();
             let mut minima = _mm512_setzero_si512();
             for pair in 0..PAIRS {

@@ -4,13 +4,13 @@
 
 use std::arch::x86_64::*;
 
-use super::amx_bytes::Panel;
 use super::avx2_bytes::add_scaled;
-use super::byte_product::{STRIP, Side, WIDTH};
+use super::avx2_steps::{StepSums, offsets_of};
+use super::byte_product::{Panel, STRIP, Side, WIDTH};
 #[cfg(test)]
 use super::dot256::LongFours;
 use super::dot256::{Dot256, Fours, pinned};
-use super::prepared::BLOCK;
+use super::prepared::{BLOCK, STEP};
 use crate::simd::held_back;
 
 /// Rows of a tile: with two registers of columns, products take 12 of the 16 registers.
@@ -52,6 +52,9 @@ unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: b
     // SAFETY: the caller's promise.
     unsafe {
         let zero = panel.zero.unwrap_or(0);
+        let mut sums = StepSums::<ROWS>::zero();
+        // Known to the compiler, the sums would be moved between registers and memory in every block.
+        let sums = std::hint::black_box(&mut sums);
         for part in (0..WIDTH).step_by(16) {
             let (mut levels, mut x) = (panel.levels.add(part), side.levels);
             for run in 0..panel.blocks * RUNS {
@@ -74,6 +77,14 @@ unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: b
                     (levels, x) = held_back(levels.add(WIDTH), x.add(4));
                 }
                 let scales = panel.scales.add(run * STRIP + part);
+                if panel.steps {
+                    sums.add(&products, scales);
+                    if (run + 1) % (STEP / BLOCK * RUNS) == 0 {
+                        let step = block / (STEP / BLOCK);
+                        sums.finish::<OFFSETS>(side, step, offsets_of(panel.offsets, step).wrapping_add(part), to.add(part));
+                    }
+                    continue;
+                }
                 let offsets = panel.offsets.wrapping_add(block * STRIP + part);
                 add_scaled::<ROWS, OFFSETS>(&products, side, block, scales, offsets, to.add(part));
             }

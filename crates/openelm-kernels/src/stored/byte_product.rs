@@ -120,7 +120,7 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
                 #[cfg(target_arch = "x86_64")]
                 depth: avx2_bytes::depth(rows),
                 #[cfg(target_arch = "x86_64")]
-                steps: cpu.isa.has_avx512_vnni() && x.shared == STEP,
+                steps: x.shared == STEP,
             };
             sums.fill(0.0);
             for begin in (0..columns).step_by(INNER) {
@@ -213,7 +213,7 @@ unsafe fn unpack(
                     }
                     (false, _) => {
                         let above = isa == Isa::AvxVnni;
-                        with_type!(matrix.dtype, avx2_blocks::B => avx2_bytes::unpack_row::<B>(bytes, begin, inner, above, to, scales, offsets), else ())
+                        with_type!(matrix.dtype, avx2_blocks::B => avx2_bytes::unpack_row::<B>(bytes, begin, inner, above, panels.steps, to, scales, offsets), else ())
                     }
                 }
                 #[cfg(target_arch = "aarch64")]
@@ -278,12 +278,6 @@ unsafe fn multiply(
             per_row,
         };
         let blocks = inner / BLOCK;
-        #[cfg(target_arch = "x86_64")]
-        let panel = amx_bytes::Panel { blocks, levels, scales, offsets, zero: shift, steps: panels.steps };
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Amx {
-            return amx_bytes::tile_product(height, &side, &panel, to);
-        }
         #[cfg(target_arch = "aarch64")]
         macro_rules! by_height {
             ($($rows:literal)*) => {
@@ -297,54 +291,62 @@ unsafe fn multiply(
         #[cfg(target_arch = "aarch64")]
         by_height!(1 2 3 4);
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::AvxVnni {
-            macro_rules! by_runs {
-                ($($rows:literal)*) => {
-                    match (height, shift, x.run) {
-                        $(($rows, Some(_), BLOCK) => avxvnni_bytes::tile_product::<$rows, 1, false>(&side, &panel, to),)*
-                        $(($rows, Some(_), _) => avxvnni_bytes::tile_product::<$rows, 2, false>(&side, &panel, to),)*
-                        $(($rows, None, _) => avxvnni_bytes::tile_product::<$rows, 1, true>(&side, &panel, to),)*
-                        _ => unreachable!("{height} rows in a tile"),
-                    }
-                };
-            }
-            return by_runs!(1 2 3 4 5 6);
+        {
+            let panel = Panel { blocks, levels, scales, offsets, zero: shift, steps: panels.steps };
+            multiply_panel(isa, height, x.run, panels.depth, &side, &panel, to);
         }
-        #[cfg(target_arch = "x86_64")]
-        if !isa.has_avx512_vnni() {
-            macro_rules! by_depth {
-                ($($rows:literal)* / $depth:literal) => {
-                    match (height, shift) {
-                        $(($rows, Some(zero)) => avx2_bytes::tile_product::<$rows, $depth, false>(&side, blocks, levels, scales, offsets, zero, to),)*
-                        $(($rows, None) => avx2_bytes::tile_product::<$rows, $depth, true>(&side, blocks, levels, scales, offsets, 0, to),)*
-                        _ => unreachable!("{height} rows in a tile"),
-                    }
-                };
-            }
-            return match panels.depth {
-                8 => by_depth!(1 2 3 / 8),
-                4 => by_depth!(1 2 3 / 4),
-                2 => by_depth!(1 2 3 / 2),
-                _ => by_depth!(1 2 3 / 1),
-            };
-        }
-        #[cfg(target_arch = "x86_64")]
-        let steps = blocks / (STEP / BLOCK);
-        #[cfg(target_arch = "x86_64")]
-        macro_rules! by_height {
-            ($($rows:literal)*) => {
-                match (height, shift, panels.steps) {
-                    $(($rows, Some(zero), true) => avx512_steps::tile_product::<$rows, 2>(&side, steps, levels, scales, offsets, zero, to),)*
-                    $(($rows, None, true) => avx512_steps::tile_product::<$rows, 1>(&side, steps, levels, scales, offsets, 0, to),)*
-                    $(($rows, Some(zero), false) => avx512_bytes::tile_product::<$rows, false>(&side, blocks, levels, scales, offsets, zero, to),)*
-                    $(($rows, None, false) => avx512_bytes::tile_product::<$rows, true>(&side, blocks, levels, scales, offsets, 0, to),)*
+    }
+}
+
+/// # Safety
+/// As in [`byte_product`]; `side` has `height` rows, of whose levels `run` have a total, and `depth` is what [`avx2_bytes::depth`] gives.
+#[cfg(target_arch = "x86_64")]
+unsafe fn multiply_panel(isa: Isa, height: usize, run: usize, depth: usize, side: &Side, panel: &Panel, to: *mut f32) {
+    macro_rules! by_height {
+        (3 rows, $product:path, $depth:literal) => { by_height!(@ $product, $depth; 1 2 3) };
+        (6 rows, $product:path, $runs:literal) => { by_height!(@ $product, $runs; 1 2 3 4 5 6) };
+        (@ $product:path, $runs:literal; $($rows:literal)*) => {{
+            use $product as product;
+            // SAFETY: the caller's promise.
+            unsafe {
+                match (height, panel.zero) {
+                    $(($rows, Some(_)) => product::<$rows, $runs, false>(side, panel, to),)*
+                    $(($rows, None) => product::<$rows, $runs, true>(side, panel, to),)*
                     _ => unreachable!("{height} rows in a tile"),
                 }
-            };
-        }
-        #[cfg(target_arch = "x86_64")]
-        by_height!(1 2 3 4 5 6);
+            }
+        }};
     }
+    match (isa, panel.steps, run) {
+        // SAFETY: the caller's promise.
+        (Isa::Amx, ..) => unsafe { amx_bytes::tile_product(height, side, panel, to) },
+        (Isa::AvxVnni, _, BLOCK) => by_height!(6 rows, avxvnni_bytes::tile_product, 1),
+        (Isa::AvxVnni, ..) => by_height!(6 rows, avxvnni_bytes::tile_product, 2),
+        (Isa::Avx2 | Isa::Avx512, ..) => match depth {
+            8 => by_height!(3 rows, avx2_bytes::tile_product, 8),
+            4 => by_height!(3 rows, avx2_bytes::tile_product, 4),
+            2 => by_height!(3 rows, avx2_bytes::tile_product, 2),
+            _ => by_height!(3 rows, avx2_bytes::tile_product, 1),
+        },
+        (_, false, _) => by_height!(6 rows, avx512_bytes::tile_product, 1),
+        (_, true, BLOCK) => by_height!(6 rows, avx512_steps::tile_product, 1),
+        (_, true, _) => by_height!(6 rows, avx512_steps::tile_product, 2),
+    }
+}
+
+/// Blocks of 32 columns of a panel's weights.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Panel {
+    pub(super) blocks: usize,
+    /// `[block][group of 4][column][4 bytes]`
+    pub(super) levels: *const u32,
+    /// `[run that shares a scale][column]`, runs [`STRIP`] apart; so are the offsets of blocks.
+    pub(super) scales: *const f32,
+    pub(super) offsets: *const f32,
+    /// The level of all weights that stands for 0. Without one, offsets count.
+    pub(super) zero: Option<i32>,
+    /// Whether offsets are those of [`avx512_steps`], and the activations of 8 blocks share a scale.
+    pub(super) steps: bool,
 }
 
 /// Where a tile's activations stand.

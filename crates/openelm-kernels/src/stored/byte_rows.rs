@@ -20,6 +20,7 @@ pub(super) struct ByteRows {
     /// [tokens, columns]
     pub(super) levels: Vec<i8>,
     /// Values that share a scale, 32 or 256.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     pub(super) shared: usize,
     /// [tokens, columns / 32]; 8 in a row are the same where 256 values share one.
     pub(super) scales: Vec<f32>,
@@ -30,6 +31,7 @@ pub(super) struct ByteRows {
     /// scale · Σ of the levels of each block: [tokens, columns / 32]
     pub(super) sums: Vec<f32>,
     /// Where 256 values share a scale and 32 weights have one, Σ of the levels of each block, in 16 bits: [tokens, columns / 32]
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     pub(super) pairs: Vec<i16>,
 }
 
