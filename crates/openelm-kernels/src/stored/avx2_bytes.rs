@@ -1,7 +1,7 @@
 //! The product of activations in 8 bits with quantised weights in AVX2: unpacking and the innermost product.
 //!
-//! What must stay true: no sum of pairs leaves 16 bits, whatever a file says: levels of 4, 5 and 6 bits are added 8, 4 and 2 pairs deep, signed
-//! ones of 8 bits (128 · 127 twice) not at all.
+//! What must stay true: no sum of pairs leaves 16 bits, whatever a file says: levels of 4, 5 and 6 bits are added 8, 4 and 2 pairs deep. Signed
+//! ones of 8 bits (128 · 127 twice) could not be added at all: they are multiplied in 16 bits.
 
 use std::arch::x86_64::*;
 
@@ -18,8 +18,10 @@ use crate::simd::held_back;
 
 /// Rows of a tile: with two registers of columns, sums of pairs and products take 12 of the 16 registers.
 pub(super) const HEIGHT: usize = 3;
+/// The same in 16 bits, where there are no sums of pairs.
+pub(super) const WIDE_HEIGHT: usize = 6;
 
-/// How many products of pairs may be added in 16 bits: 1 where levels are signed.
+/// How many products of pairs may be added in 16 bits: 1 where levels are signed, and are multiplied in 16 bits.
 pub(super) fn depth(rows: &StoredRows<'_>) -> usize {
     let of = |dtype| match dtype {
         DType::Q4_0 | DType::Q4_1 | DType::Q4_K | DType::Affine4 => 8,
@@ -30,24 +32,32 @@ pub(super) fn depth(rows: &StoredRows<'_>) -> usize {
     of(rows.first.dtype).min(rows.second.map_or(8, |second| of(second.dtype)))
 }
 
-/// One row's levels in order, and its scales and offsets, [`STRIP`] apart; with `above`, signed levels are put above a zero of 128, with `steps`
-/// offsets are those of [`avx512_steps`](super::avx512_steps).
+/// How a row is unpacked.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    /// Signed levels are put above a zero of 128.
+    pub(super) above: bool,
+    /// Offsets are those of [`avx512_steps`](super::avx512_steps).
+    pub(super) steps: bool,
+    /// Levels have 16 bits.
+    pub(super) wide: bool,
+}
+
+/// One row's levels in order, and its scales and offsets, [`STRIP`] apart.
 ///
 /// # Safety
 /// Needs AVX2, FMA and F16C; the row has `begin + inner` columns, `begin` a multiple of 256 and `inner` of 32; the targets have room.
-#[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn unpack_row<B: Blocks256>(
     bytes: *const u8,
     begin: usize,
     inner: usize,
-    above: bool,
-    steps: bool,
+    form: Form,
     to: *mut u8,
     scales: *mut f32,
     offsets: *mut f32,
 ) {
-    let zero = if above && B::SIGNED { 128 } else { 0 };
+    let zero = if form.above && B::SIGNED { 128 } else { 0 };
     // SAFETY: the caller's promise.
     unsafe {
         for column in (0..inner).step_by(STEP) {
@@ -57,19 +67,26 @@ pub(super) unsafe fn unpack_row<B: Blocks256>(
             for (half, factors) in B::lanes(at, blocks).into_iter().enumerate() {
                 _mm256_storeu_ps(lanes.as_mut_ptr().add(8 * half), factors);
             }
-            if steps && !B::FINE {
+            if form.steps && !B::FINE {
                 unpack_minima(at, offsets.add(column / STEP * STEP_OFFSETS * STRIP));
             }
             for index in 0..blocks {
                 let block = column / BLOCK + index;
                 let levels = _mm256_xor_si256(B::levels(at, index), _mm256_set1_epi8(zero as i8));
-                _mm256_storeu_si256(to.add(block * BLOCK).cast(), levels);
+                if form.wide {
+                    let words = [_mm256_castsi256_si128(levels), _mm256_extracti128_si256::<1>(levels)];
+                    for (half, levels) in words.into_iter().enumerate() {
+                        _mm256_storeu_si256(to.add((2 * block + half) * BLOCK).cast(), _mm256_cvtepi8_epi16(levels));
+                    }
+                } else {
+                    _mm256_storeu_si256(to.add(block * BLOCK).cast(), levels);
+                }
                 if B::FINE {
                     *scales.add(2 * block * STRIP) = lanes[2 * index];
                     *scales.add((2 * block + 1) * STRIP) = lanes[2 * index + 1];
                 } else {
                     *scales.add(block * STRIP) = lanes[index];
-                    if steps {
+                    if form.steps {
                         continue;
                     }
                     *offsets.add(block * STRIP) = lanes[8 + index] * B::OFFSET - lanes[index] * zero as f32;
@@ -99,7 +116,7 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
     unsafe {
         let ones = _mm256_set1_epi16(1);
         for part in (0..WIDTH).step_by(16) {
-            let (mut levels, mut x) = (panel.levels.add(part), side.levels);
+            let (mut levels, mut x, mut words) = (panel.levels.add(part), side.levels, side.words);
             for run in 0..blocks * runs {
                 let block = run / runs;
                 let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
@@ -108,17 +125,24 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
                         products[row] = [_mm256_set1_epi32(-zero * *side.totals.add(row * side.per_row * runs + run)); 2];
                     }
                 }
-                for _ in 0..BLOCK / runs / 4 / DEPTH {
+                for _ in 0..if DEPTH == 1 { BLOCK / 2 } else { 0 } {
+                    let weights = [_mm256_loadu_si256(levels.cast()), _mm256_loadu_si256(levels.add(8).cast())];
+                    for row in 0..ROWS {
+                        let two = _mm256_set1_epi32(words.add(row * side.columns).cast::<i32>().read_unaligned());
+                        for half in 0..2 {
+                            products[row][half] = pinned(_mm256_add_epi32(products[row][half], _mm256_madd_epi16(weights[half], two)));
+                        }
+                    }
+                    (levels, words) = held_back(levels.add(WIDTH), words.add(2));
+                }
+                for _ in 0..if DEPTH == 1 { 0 } else { BLOCK / runs / 4 / DEPTH } {
                     let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
                     for _ in 0..DEPTH {
                         let weights = [_mm256_loadu_si256(levels.cast()), _mm256_loadu_si256(levels.add(8).cast())];
                         for row in 0..ROWS {
                             let four = _mm256_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
                             for half in 0..2 {
-                                pairs[row][half] = pinned(match DEPTH {
-                                    1 => _mm256_maddubs_epi16(_mm256_abs_epi8(weights[half]), _mm256_sign_epi8(four, weights[half])),
-                                    _ => _mm256_add_epi16(pairs[row][half], _mm256_maddubs_epi16(weights[half], four)),
-                                });
+                                pairs[row][half] = pinned(_mm256_add_epi16(pairs[row][half], _mm256_maddubs_epi16(weights[half], four)));
                             }
                         }
                         (levels, x) = held_back(levels.add(WIDTH), x.add(4));

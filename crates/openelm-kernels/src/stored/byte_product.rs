@@ -9,6 +9,8 @@
 
 use openelm_formats::DType;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2_bytes::{self, Form};
 use super::byte_rows::ByteRows;
 use super::layout::with_type;
 use super::matrix::StoredRows;
@@ -18,7 +20,7 @@ use super::prepared::BLOCK;
 #[cfg(target_arch = "x86_64")]
 use super::prepared::STEP;
 #[cfg(target_arch = "x86_64")]
-use super::{amx_bytes, avx2_bytes, avx512_blocks, avx512_bytes, avx512_steps, avxvnni_bytes};
+use super::{amx_bytes, avx512_blocks, avx512_bytes, avx512_steps, avxvnni_bytes};
 use crate::matmul::micro::{Order, Unit};
 use crate::matmul::pack::Packing;
 use crate::matmul::product::Target;
@@ -37,12 +39,14 @@ const INNER: usize = 512;
 pub(super) const FINE: usize = 16;
 
 /// Rows of a tile.
-fn height(isa: Isa) -> usize {
+fn height(isa: Isa, #[cfg_attr(target_arch = "aarch64", allow(unused_variables))] wide: bool) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Amx => amx_bytes::HEIGHT,
         #[cfg(target_arch = "x86_64")]
         Isa::AvxVnni => avxvnni_bytes::HEIGHT,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 if wide => avx2_bytes::WIDE_HEIGHT,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => avx2_bytes::HEIGHT,
         #[cfg(target_arch = "x86_64")]
@@ -64,6 +68,14 @@ pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
     }
 }
 
+/// Whether levels are multiplied in 16 bits: with AVX2, those of which products of bytes could not be added.
+pub(super) fn is_wide(isa: Isa, rows: &StoredRows<'_>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return matches!(isa, Isa::Avx2 | Isa::Avx512) && avx2_bytes::depth(rows) == 1;
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Whether 16 weights share a scale.
 fn is_fine(dtype: DType) -> bool {
     dtype == DType::Q6_K
@@ -78,6 +90,8 @@ pub(super) fn run_of(rows: &StoredRows<'_>) -> usize {
 struct Panels<'a> {
     /// [panel][group of 4][column][4 bytes] as words.
     levels: &'a mut [u32],
+    /// Levels of a word: 4 bytes, or 2 of 16 bits where AVX2 takes them so.
+    per_word: usize,
     /// [run of weights that share a scale][column]
     scales: &'a mut [f32],
     offsets: &'a mut [f32],
@@ -102,7 +116,10 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
     let level_words = PANELS * INNER / 4 * WIDTH;
     let scale_words = INNER / run_of(rows) * STRIP;
     let row_words = WIDTH * INNER / 4;
-    let most = height(cpu.isa);
+    let wide = is_wide(cpu.isa, rows);
+    let most = height(cpu.isa, wide);
+    let per_word = if wide { 2 } else { 4 };
+    let longest = INNER / 4 * per_word;
     cpu.threads.for_each(n.div_ceil(STRIP), |task| {
         let first = task * STRIP;
         let width = STRIP.min(n - first);
@@ -115,6 +132,7 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
             let (scales, offsets) = (bytemuck::cast_slice_mut(scales), bytemuck::cast_slice_mut(offsets));
             let mut panels = Panels {
                 levels,
+                per_word,
                 scales,
                 offsets,
                 #[cfg(target_arch = "x86_64")]
@@ -123,8 +141,8 @@ pub(super) fn byte_product(cpu: &Cpu, x: &ByteRows, rows: &StoredRows<'_>, targe
                 steps: x.shared == STEP,
             };
             sums.fill(0.0);
-            for begin in (0..columns).step_by(INNER) {
-                let inner = INNER.min(columns - begin);
+            for begin in (0..columns).step_by(longest) {
+                let inner = longest.min(columns - begin);
                 // SAFETY: the instruction set is available; the strip and the block lie in the matrix, and every buffer has the
                 // size of a whole block.
                 unsafe {
@@ -184,7 +202,7 @@ unsafe fn unpack(
     row_space: &mut [u32],
     panels: &mut Panels<'_>,
 ) -> Option<i32> {
-    let words = inner / 4;
+    let words = inner / panels.per_word;
     let mut zero = zero_of(isa, rows.locate(first).0.dtype);
     for panel in 0..width.div_ceil(WIDTH) {
         let lanes = WIDTH.min(width - panel * WIDTH);
@@ -212,8 +230,8 @@ unsafe fn unpack(
                         with_type!(matrix.dtype, avx512_blocks::B => avx512_bytes::unpack_row::<B>(bytes, begin, inner, to, scales, offsets), else ())
                     }
                     (false, _) => {
-                        let above = isa == Isa::AvxVnni;
-                        with_type!(matrix.dtype, avx2_blocks::B => avx2_bytes::unpack_row::<B>(bytes, begin, inner, above, panels.steps, to, scales, offsets), else ())
+                        let form = Form { above: isa == Isa::AvxVnni, steps: panels.steps, wide: panels.per_word == 2 };
+                        with_type!(matrix.dtype, avx2_blocks::B => avx2_bytes::unpack_row::<B>(bytes, begin, inner, form, to, scales, offsets), else ())
                     }
                 }
                 #[cfg(target_arch = "aarch64")]
@@ -275,6 +293,7 @@ unsafe fn multiply(
             totals: x.totals.as_ptr().add(at * (BLOCK / x.run)),
             sums: x.sums.as_ptr().add(at),
             pairs: x.pairs.as_ptr().wrapping_add(at),
+            words: x.words.as_ptr().wrapping_add(tile * x.columns + begin),
             per_row,
         };
         let blocks = inner / BLOCK;
@@ -326,7 +345,7 @@ unsafe fn multiply_panel(isa: Isa, height: usize, run: usize, depth: usize, side
             8 => by_height!(3 rows, avx2_bytes::tile_product, 8),
             4 => by_height!(3 rows, avx2_bytes::tile_product, 4),
             2 => by_height!(3 rows, avx2_bytes::tile_product, 2),
-            _ => by_height!(3 rows, avx2_bytes::tile_product, 1),
+            _ => by_height!(6 rows, avx2_bytes::tile_product, 1),
         },
         (_, false, _) => by_height!(6 rows, avx512_bytes::tile_product, 1),
         (_, true, BLOCK) => by_height!(6 rows, avx512_steps::tile_product, 1),
@@ -338,7 +357,7 @@ unsafe fn multiply_panel(isa: Isa, height: usize, run: usize, depth: usize, side
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Panel {
     pub(super) blocks: usize,
-    /// `[block][group of 4][column][4 bytes]`
+    /// `[block][group of 4][column][4 bytes]`, or `[block][pair][column][2 words]` for [`avx2_bytes`] with a depth of 1.
     pub(super) levels: *const u32,
     /// `[run that shares a scale][column]`, runs [`STRIP`] apart; so are the offsets of blocks.
     pub(super) scales: *const f32,
@@ -361,5 +380,8 @@ pub(super) struct Side {
     /// Sums of the levels of blocks in 16 bits, where 256 activations share a scale.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     pub(super) pairs: *const i16,
+    /// The levels in 16 bits, where weights have them so.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
+    pub(super) words: *const i16,
     pub(super) per_row: usize,
 }

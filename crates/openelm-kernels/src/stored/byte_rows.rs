@@ -2,7 +2,7 @@
 //!
 //! What must stay true: the same levels and scales as [`Prepared`](super::Prepared) has.
 
-use super::byte_product::run_of;
+use super::byte_product::{is_wide, run_of};
 use super::matrix::StoredRows;
 use super::prepared::{BLOCK, STEP, Scale, round_block, scale_of};
 use crate::simd::{Source, simd_fn};
@@ -33,6 +33,9 @@ pub(super) struct ByteRows {
     /// Where 256 values share a scale and 32 weights have one, Σ of the levels of each block, in 16 bits: [tokens, columns / 32]
     #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     pub(super) pairs: Vec<i16>,
+    /// The levels in 16 bits, where they meet weights so: [tokens, columns]
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
+    pub(super) words: Vec<i16>,
 }
 
 impl ByteRows {
@@ -51,9 +54,12 @@ impl ByteRows {
             run,
             totals: vec![0; blocks * (BLOCK / run)],
             sums: vec![0.0; blocks],
+            words: vec![0; if is_wide(cpu.isa, weights) { tokens * columns } else { 0 }],
             pairs: vec![0; if shared == STEP && run == BLOCK { blocks } else { 0 }],
         };
         let (per_row, paired) = (columns / BLOCK, rows.pairs.len() / tokens.max(1));
+        let wide = rows.words.len() / tokens.max(1);
+        let words = Parts::new(&mut rows.words);
         let (levels, scales) = (Parts::new(&mut rows.levels), Parts::new(&mut rows.scales));
         let (totals, sums, pairs) = (Parts::new(&mut rows.totals), Parts::new(&mut rows.sums), Parts::new(&mut rows.pairs));
         let source = values.source();
@@ -67,7 +73,9 @@ impl ByteRows {
                     sums: sums.part(at, blocks),
                     pairs: pairs.part(first * paired, count * paired),
                 };
-                quantise(cpu.isa, source.add(first * columns), shared, levels.part(first * columns, count * columns), to);
+                let levels = levels.part(first * columns, count * columns);
+                quantise(cpu.isa, source.add(first * columns), shared, levels, to);
+                words.part(first * wide, count * wide).iter_mut().zip(levels).for_each(|(word, level)| *word = i16::from(*level));
             }
         });
         rows
