@@ -69,6 +69,7 @@ pub(super) fn fits(isa: Isa, rows: &StoredRows<'_>) -> bool {
 }
 
 /// Whether levels are multiplied in 16 bits: with AVX2, those of which products of bytes could not be added.
+#[cfg_attr(target_arch = "aarch64", allow(unused_variables))]
 pub(super) fn is_wide(isa: Isa, rows: &StoredRows<'_>) -> bool {
     #[cfg(target_arch = "x86_64")]
     return matches!(isa, Isa::Avx2 | Isa::Avx512) && avx2_bytes::depth(rows) == 1;
