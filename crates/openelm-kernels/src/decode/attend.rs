@@ -99,6 +99,12 @@ unsafe fn score_group<S: Simd, T: Stored, const GROUP: usize>(keys: &StoredMatri
                     sums[g] = S::fma(key, S::load(queries.as_ptr().add(g * columns + at)), sums[g]);
                 }
             }
+            if GROUP == 4 {
+                for (g, sum) in S::sums([sums[0], sums[1 % GROUP], sums[2 % GROUP], sums[3 % GROUP]]).into_iter().enumerate() {
+                    *scores.as_mut_ptr().add(g * rows + row) = sum;
+                }
+                continue;
+            }
             for g in 0..GROUP {
                 *scores.as_mut_ptr().add(g * rows + row) = S::sum(sums[g]);
             }
@@ -124,10 +130,11 @@ unsafe fn add_by_group<S: Simd, T: Stored>(values: &StoredMatrix<'_>, weights: &
     // SAFETY: the caller's promise.
     unsafe {
         match out.len() / values.columns {
-            1 => add_group::<S, T, 1>(values, weights, out),
-            2 => add_group::<S, T, 2>(values, weights, out),
-            3 => add_group::<S, T, 3>(values, weights, out),
-            _ => add_group::<S, T, TOGETHER>(values, weights, out),
+            1 => add_group::<S, T, 1, 1>(values, weights, out),
+            2 => add_group::<S, T, 2, 1>(values, weights, out),
+            3 => add_group::<S, T, 3, 1>(values, weights, out),
+            _ if S::WHOLE && values.columns.is_multiple_of(64) => add_group::<S, T, TOGETHER, 4>(values, weights, out),
+            _ => add_group::<S, T, TOGETHER, 1>(values, weights, out),
         }
     }
 }
@@ -135,21 +142,35 @@ unsafe fn add_by_group<S: Simd, T: Stored>(values: &StoredMatrix<'_>, weights: &
 // As above.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn add_group<S: Simd, T: Stored, const GROUP: usize>(values: &StoredMatrix<'_>, weights: &[f32], out: &mut [f32]) {
+unsafe fn add_group<S: Simd, T: Stored, const GROUP: usize, const TIMES: usize>(
+    values: &StoredMatrix<'_>,
+    weights: &[f32],
+    out: &mut [f32],
+) {
     let (rows, columns) = (values.rows, values.columns);
     assert!(out.len() == GROUP * columns && weights.len() == GROUP * rows);
-    for at in (0..columns).step_by(16) {
+    assert!(columns.is_multiple_of(16 * TIMES), "{columns} columns by {TIMES} registers");
+    for at in (0..columns).step_by(16 * TIMES) {
         // SAFETY: rows lie in the matrix, weights and sums in their slices.
         unsafe {
-            let mut sums = [S::splat(0.0); GROUP];
+            let mut sums = [[S::splat(0.0); TIMES]; GROUP];
             for row in 0..rows {
-                let value = T::load::<S>(values.bytes.as_ptr().add(row * values.row_bytes + at * T::BYTES));
+                let from = values.bytes.as_ptr().add(row * values.row_bytes + at * T::BYTES);
+                let mut value = [S::splat(0.0); TIMES];
+                for i in 0..TIMES {
+                    value[i] = T::load::<S>(from.add(16 * i * T::BYTES));
+                }
                 for g in 0..GROUP {
-                    sums[g] = S::fma(value, S::splat(*weights.as_ptr().add(g * rows + row)), sums[g]);
+                    let weight = S::splat(*weights.as_ptr().add(g * rows + row));
+                    for i in 0..TIMES {
+                        sums[g][i] = S::fma(value[i], weight, sums[g][i]);
+                    }
                 }
             }
             for g in 0..GROUP {
-                S::store(out.as_mut_ptr().add(g * columns + at), sums[g]);
+                for i in 0..TIMES {
+                    S::store(out.as_mut_ptr().add(g * columns + at + 16 * i), sums[g][i]);
+                }
             }
         }
     }

@@ -36,6 +36,7 @@ unsafe fn narrow<const BF16: bool>(v: __m512) -> __m256i {
 
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
+    const WHOLE: bool = true;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m512 {
@@ -150,6 +151,23 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
             _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sums(v: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // Two halves of each of two, then a quarter of each of four: what `sum` folds onto each other.
+            let fold = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
+            let (first, last) = (fold(v[0], v[1]), fold(v[2], v[3]));
+            let quarters = [_mm512_shuffle_f32x4::<0b10_00_10_00>(first, last), _mm512_shuffle_f32x4::<0b11_01_11_01>(first, last)];
+            let v = _mm512_add_ps(quarters[0], quarters[1]);
+            let v = _mm512_add_ps(v, _mm512_permute_ps::<0b11_10_11_10>(v));
+            let v = _mm512_add_ps(v, _mm512_permute_ps::<0b01_01_01_01>(v));
+            let places = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(_mm512_permutexvar_ps(places, v)));
+            sums
         }
     }
     #[inline(always)]

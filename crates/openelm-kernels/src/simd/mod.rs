@@ -33,6 +33,8 @@ pub(crate) const LANES: usize = 16;
 /// alignment.
 pub(crate) trait Simd: Copy + 'static {
     type V: Copy;
+    /// Whether 16 lanes are one register, of which there are 32.
+    const WHOLE: bool = false;
     unsafe fn splat(value: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
     unsafe fn store(to: *mut f32, v: Self::V);
@@ -63,6 +65,12 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn if_less(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// ((0+8)+(4+12)) + ... : halves folded onto each other until one lane is left.
     unsafe fn sum(v: Self::V) -> f32;
+    /// The same of four at once.
+    #[inline(always)]
+    unsafe fn sums(v: [Self::V; 4]) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { [Self::sum(v[0]), Self::sum(v[1]), Self::sum(v[2]), Self::sum(v[3])] }
+    }
     unsafe fn maximum(v: Self::V) -> f32;
     /// The values rounded to bf16, as f32.
     unsafe fn rounded(v: Self::V) -> Self::V;
@@ -216,6 +224,9 @@ mod tests {
             }
             S::store_half(halves.as_mut_ptr(), x);
             S::store_half_first(halves.as_mut_ptr(), S::load_half_first(halves.as_ptr(), 7), 9);
+            let four = [y, x, S::add(x, y), S::mul(x, y)];
+            let each = [S::sum(four[0]), S::sum(four[1]), S::sum(four[2]), S::sum(four[3])];
+            assert_eq!(S::sums(four).map(f32::to_bits), each.map(f32::to_bits), "four sums at once");
             (S::sum(x), S::maximum(x))
         }
     }
