@@ -81,16 +81,7 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const OF
                     products[row] = [share; 2];
                 }
             }
-            for _ in 0..BLOCK / 4 {
-                let weights = [_mm512_loadu_si512(levels.cast()), _mm512_loadu_si512(levels.add(16).cast())];
-                for row in 0..ROWS {
-                    let four = _mm512_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
-                    for half in 0..2 {
-                        products[row][half] = _mm512_dpbusd_epi32(products[row][half], weights[half], four);
-                    }
-                }
-                (levels, x) = held_back(levels.add(WIDTH), x.add(4));
-            }
+            (levels, x) = add_products::<ROWS>(&mut products, BLOCK / 4, levels, x, side.columns);
             for half in 0..2 {
                 let scale = _mm512_loadu_ps(scales.add(block * STRIP + 16 * half));
                 for row in 0..ROWS {
@@ -111,4 +102,34 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const OF
             }
         }
     }
+}
+
+/// Adds the products of `groups` of 4 levels of two registers of columns with those of each row of activations, which stand `columns` apart;
+/// gives where the next ones stand.
+///
+/// # Safety
+/// Needs AVX-512 VNNI; both sides hold the groups.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+pub(super) unsafe fn add_products<const ROWS: usize>(
+    products: &mut [[__m512i; 2]; ROWS],
+    groups: usize,
+    mut levels: *const u32,
+    mut x: *const i8,
+    columns: usize,
+) -> (*const u32, *const i8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for _ in 0..groups {
+            let weights = [_mm512_loadu_si512(levels.cast()), _mm512_loadu_si512(levels.add(16).cast())];
+            for row in 0..ROWS {
+                let four = _mm512_set1_epi32(x.add(row * columns).cast::<i32>().read_unaligned());
+                for half in 0..2 {
+                    products[row][half] = _mm512_dpbusd_epi32(products[row][half], weights[half], four);
+                }
+            }
+            (levels, x) = held_back(levels.add(WIDTH), x.add(4));
+        }
+    }
+    (levels, x)
 }

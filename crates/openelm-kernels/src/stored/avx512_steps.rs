@@ -7,9 +7,9 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::avx512_blocks::{Blocks512, k_minima};
+use super::avx512_bytes::add_products;
 use super::byte_product::{FINE, Panel, STRIP, Side, WIDTH};
 use super::prepared::{BLOCK, STEP};
-use crate::simd::held_back;
 
 /// Pairs of minima of a block: its first rows of offsets, with what they are to be multiplied with in the next.
 pub(super) const PAIRS: usize = STEP / BLOCK / 2;
@@ -94,16 +94,7 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const MI
                         products[row] = [_mm512_set1_epi32(-zero * *side.totals.add(row * side.per_row * RUNS + run)); 2];
                     }
                 }
-                for _ in 0..BLOCK / RUNS / 4 {
-                    let weights = [_mm512_loadu_si512(levels.cast()), _mm512_loadu_si512(levels.add(16).cast())];
-                    for row in 0..ROWS {
-                        let four = _mm512_set1_epi32(x.add(row * side.columns).cast::<i32>().read_unaligned());
-                        for half in 0..2 {
-                            products[row][half] = _mm512_dpbusd_epi32(products[row][half], weights[half], four);
-                        }
-                    }
-                    (levels, x) = held_back(levels.add(WIDTH), x.add(4));
-                }
+                (levels, x) = add_products::<ROWS>(&mut products, BLOCK / RUNS / 4, levels, x, side.columns);
                 for half in 0..2 {
                     let scale = _mm512_loadu_ps(scales.add(run * STRIP + 16 * half));
                     for row in 0..ROWS {
