@@ -99,8 +99,8 @@ unsafe fn score_group<S: Simd, T: Stored, const GROUP: usize>(keys: &StoredMatri
                     sums[g] = S::fma(key, S::load(queries.as_ptr().add(g * columns + at)), sums[g]);
                 }
             }
-            if GROUP == 4 {
-                for (g, sum) in S::sums([sums[0], sums[1 % GROUP], sums[2 % GROUP], sums[3 % GROUP]]).into_iter().enumerate() {
+            if let [a, b, c, d] = sums[..] {
+                for (g, sum) in S::sums([a, b, c, d]).into_iter().enumerate() {
                     *scores.as_mut_ptr().add(g * rows + row) = sum;
                 }
                 continue;

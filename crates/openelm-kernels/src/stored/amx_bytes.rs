@@ -10,7 +10,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::avx512_steps::finish;
+use super::avx512_steps::{finish, offsets_of};
 use super::byte_product::{Panel, STRIP, Side, WIDTH};
 use super::prepared::{BLOCK, STEP};
 use crate::amx::{Hardware, SIDE, Shapes, Tiles};
@@ -162,7 +162,7 @@ unsafe fn scale_step(rows: usize, side: &Side, panel: &Panel, block: usize, prod
     unsafe {
         for half in 0..2 {
             let scale = _mm512_loadu_ps(panel.scales.add(block * STRIP + 16 * half));
-            let offsets = panel.offsets.add(step * STEP / BLOCK * STRIP + 16 * half);
+            let offsets = offsets_of(panel.offsets, step).add(16 * half);
             for row in 0..rows {
                 let at = row * WIDTH + 16 * half;
                 let before = if index == 0 { _mm512_setzero_ps() } else { _mm512_load_ps(sums.add(at)) };

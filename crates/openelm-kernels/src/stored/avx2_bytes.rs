@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 use openelm_formats::DType;
 
 use super::avx2_blocks::Blocks256;
-use super::avx2_steps::{StepSums, offsets_of};
-use super::avx512_steps::{OFFSETS as STEP_OFFSETS, unpack_minima};
+use super::avx2_steps::StepSums;
+use super::avx512_steps::{offsets_of, unpack_minima};
 use super::byte_product::{Panel, STRIP, Side, WIDTH};
 use super::dot256::pinned;
 use super::matrix::StoredRows;
@@ -68,7 +68,7 @@ pub(super) unsafe fn unpack_row<B: Blocks256>(
                 _mm256_storeu_ps(lanes.as_mut_ptr().add(8 * half), factors);
             }
             if form.steps && !B::FINE {
-                unpack_minima(at, offsets.add(column / STEP * STEP_OFFSETS * STRIP));
+                unpack_minima(at, offsets_of(offsets, column / STEP).cast_mut());
             }
             for index in 0..blocks {
                 let block = column / BLOCK + index;
@@ -105,7 +105,6 @@ pub(super) unsafe fn unpack_row<B: Blocks256>(
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const OFFSETS: bool>(side: &Side, panel: &Panel, to: *mut f32) {
-    let Panel { blocks, offsets, .. } = *panel;
     let zero = panel.zero.unwrap_or(0);
     // Levels of 6 bits come with two scales for every 32.
     let runs = if DEPTH == 2 { 2 } else { 1 };
@@ -117,15 +116,15 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
         let ones = _mm256_set1_epi16(1);
         for part in (0..WIDTH).step_by(16) {
             let (mut levels, mut x, mut words) = (panel.levels.add(part), side.levels, side.words);
-            for run in 0..blocks * runs {
-                let block = run / runs;
+            for run in 0..panel.blocks * runs {
                 let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
                 if !OFFSETS {
                     for row in 0..ROWS {
                         products[row] = [_mm256_set1_epi32(-zero * *side.totals.add(row * side.per_row * runs + run)); 2];
                     }
                 }
-                for _ in 0..if DEPTH == 1 { BLOCK / 2 } else { 0 } {
+                let (of_words, of_bytes) = if DEPTH == 1 { (BLOCK / 2, 0) } else { (0, BLOCK / runs / 4 / DEPTH) };
+                for _ in 0..of_words {
                     let weights = [_mm256_loadu_si256(levels.cast()), _mm256_loadu_si256(levels.add(8).cast())];
                     for row in 0..ROWS {
                         let two = _mm256_set1_epi32(words.add(row * side.columns).cast::<i32>().read_unaligned());
@@ -135,7 +134,7 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
                     }
                     (levels, words) = held_back(levels.add(WIDTH), words.add(2));
                 }
-                for _ in 0..if DEPTH == 1 { 0 } else { BLOCK / runs / 4 / DEPTH } {
+                for _ in 0..of_bytes {
                     let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
                     for _ in 0..DEPTH {
                         let weights = [_mm256_loadu_si256(levels.cast()), _mm256_loadu_si256(levels.add(8).cast())];
@@ -153,29 +152,53 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const DEPTH: usize, const O
                         }
                     }
                 }
-                let scales = panel.scales.add(run * STRIP + part);
-                if panel.steps {
-                    sums.add(&products, scales);
-                    if (run + 1) % (STEP / BLOCK * runs) == 0 {
-                        let step = block / (STEP / BLOCK);
-                        sums.finish::<OFFSETS>(side, step, offsets_of(offsets, step).wrapping_add(part), to.add(part));
-                    }
-                    continue;
+                match runs {
+                    1 => add_run::<ROWS, 1, OFFSETS>(&products, side, panel, run, part, sums, to.add(part)),
+                    _ => add_run::<ROWS, 2, OFFSETS>(&products, side, panel, run, part, sums, to.add(part)),
                 }
-                let offsets = offsets.wrapping_add(block * STRIP + part);
-                add_scaled::<ROWS, OFFSETS>(&products, side, block, scales, offsets, to.add(part));
             }
         }
     }
 }
 
-/// Adds the whole sums of a run of weights that share scales, scaled, to 16 columns of `to`, whose rows are [`STRIP`] apart: also for AVX-VNNI.
+/// Adds the whole sums of the `run`-th run of weights that share scales, `RUNS` of which are 32 weights, to those of the columns `part` to `part` +
+/// 15 in `to`, or first to the sums of its step: also for AVX-VNNI.
+///
+/// # Safety
+/// Needs AVX2 and FMA; the run and the columns lie in the panel, `to` are those of the columns.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+pub(super) unsafe fn add_run<const ROWS: usize, const RUNS: usize, const OFFSETS: bool>(
+    products: &[[__m256i; 2]; ROWS],
+    side: &Side,
+    panel: &Panel,
+    run: usize,
+    part: usize,
+    sums: &mut StepSums<ROWS>,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (block, scales) = (run / RUNS, panel.scales.add(run * STRIP + part));
+        if !panel.steps {
+            let offsets = panel.offsets.wrapping_add(block * STRIP + part);
+            return add_scaled::<ROWS, OFFSETS>(products, side, block, scales, offsets, to);
+        }
+        sums.add(products, scales);
+        if (run + 1).is_multiple_of(STEP / BLOCK * RUNS) {
+            let step = block / (STEP / BLOCK);
+            sums.finish::<OFFSETS>(side, step, offsets_of(panel.offsets, step).wrapping_add(part), to);
+        }
+    }
+}
+
+/// Adds the whole sums of a run of weights that share scales, scaled, to 16 columns of `to`, whose rows are [`STRIP`] apart.
 ///
 /// # Safety
 /// Needs AVX2 and FMA; the pointers reach 16 columns, `offsets` with `OFFSETS` alone.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-pub(super) unsafe fn add_scaled<const ROWS: usize, const OFFSETS: bool>(
+unsafe fn add_scaled<const ROWS: usize, const OFFSETS: bool>(
     products: &[[__m256i; 2]; ROWS],
     side: &Side,
     block: usize,

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512_steps::{OFFSETS, PAIRS};
+use super::avx512_steps::PAIRS;
 use super::byte_product::{STRIP, Side};
 use super::prepared::{BLOCK, STEP};
 
@@ -68,9 +68,4 @@ impl<const ROWS: usize> StepSums<ROWS> {
         }
         *self = Self::zero();
     }
-}
-
-/// Offsets of a step, from those of a panel.
-pub(super) fn offsets_of(offsets: *const f32, step: usize) -> *const f32 {
-    offsets.wrapping_add(step * OFFSETS * STRIP)
 }

@@ -13,8 +13,12 @@ use super::prepared::{BLOCK, STEP};
 
 /// Pairs of minima of a block: its first rows of offsets, with what they are to be multiplied with in the next.
 pub(super) const PAIRS: usize = STEP / BLOCK / 2;
-/// Rows of offsets for each block.
-pub(super) const OFFSETS: usize = STEP / BLOCK;
+
+/// The offsets of a block, among those of a panel: as many rows as it has scales of 32 weights.
+#[inline(always)]
+pub(super) fn offsets_of(offsets: *const f32, step: usize) -> *const f32 {
+    offsets.wrapping_add(step * STEP / BLOCK * STRIP)
+}
 
 /// One row's levels in order, its scales, and, unless 16 weights share one, pairs of minima and their factor, all [`STRIP`] apart.
 ///
@@ -40,7 +44,7 @@ pub(super) unsafe fn unpack_row<B: Blocks512>(
                 *scales.add((step * runs + run) * STRIP) = scale;
             }
             if !B::FINE {
-                unpack_minima(at, offsets.add(step * OFFSETS * STRIP));
+                unpack_minima(at, offsets_of(offsets, step).cast_mut());
             }
             let head = B::head::<false>(at);
             for index in 0..STEP / 64 {
@@ -109,7 +113,7 @@ pub(super) unsafe fn tile_product<const ROWS: usize, const RUNS: usize, const MI
                 }
             }
             for half in 0..2 {
-                let offsets = offsets.wrapping_add(step * OFFSETS * STRIP + 16 * half);
+                let offsets = offsets_of(offsets, step).wrapping_add(16 * half);
                 for row in 0..ROWS {
                     let sums = _mm512_load_ps(ends.add(row * WIDTH + 16 * half));
                     finish::<MINIMA>(sums, side, row, step, offsets, to.add(row * STRIP + 16 * half));

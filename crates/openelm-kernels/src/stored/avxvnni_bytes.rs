@@ -4,13 +4,13 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2_bytes::add_scaled;
-use super::avx2_steps::{StepSums, offsets_of};
-use super::byte_product::{Panel, STRIP, Side, WIDTH};
+use super::avx2_bytes::add_run;
+use super::avx2_steps::StepSums;
+use super::byte_product::{Panel, Side, WIDTH};
 #[cfg(test)]
 use super::dot256::LongFours;
 use super::dot256::{Dot256, Fours, pinned};
-use super::prepared::{BLOCK, STEP};
+use super::prepared::BLOCK;
 use crate::simd::held_back;
 
 /// Rows of a tile: with two registers of columns, products take 12 of the 16 registers.
@@ -58,7 +58,6 @@ unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: b
         for part in (0..WIDTH).step_by(16) {
             let (mut levels, mut x) = (panel.levels.add(part), side.levels);
             for run in 0..panel.blocks * RUNS {
-                let block = run / RUNS;
                 let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
                 if !OFFSETS {
                     // Levels stand above a common zero: its share is taken away at once.
@@ -76,17 +75,7 @@ unsafe fn body<D: Dot256, const ROWS: usize, const RUNS: usize, const OFFSETS: b
                     }
                     (levels, x) = held_back(levels.add(WIDTH), x.add(4));
                 }
-                let scales = panel.scales.add(run * STRIP + part);
-                if panel.steps {
-                    sums.add(&products, scales);
-                    if (run + 1) % (STEP / BLOCK * RUNS) == 0 {
-                        let step = block / (STEP / BLOCK);
-                        sums.finish::<OFFSETS>(side, step, offsets_of(panel.offsets, step).wrapping_add(part), to.add(part));
-                    }
-                    continue;
-                }
-                let offsets = panel.offsets.wrapping_add(block * STRIP + part);
-                add_scaled::<ROWS, OFFSETS>(&products, side, block, scales, offsets, to.add(part));
+                add_run::<ROWS, RUNS, OFFSETS>(&products, side, panel, run, part, sums, to.add(part));
             }
         }
     }

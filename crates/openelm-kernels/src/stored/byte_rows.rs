@@ -4,7 +4,7 @@
 
 use super::byte_product::{is_wide, run_of};
 use super::matrix::StoredRows;
-use super::prepared::{BLOCK, STEP, Scale, round_block, scale_of};
+use super::prepared::{BLOCK, Rounding, STEP};
 use crate::simd::{Source, simd_fn};
 use crate::threads::Parts;
 use crate::{Cpu, Values};
@@ -95,14 +95,11 @@ simd_fn! {
     fn quantise<S>(source: Source, shared: usize, levels: &mut [i8], to: Factors<'_>) {
         let Factors { scales, totals, sums, pairs } = to;
         let runs = totals.len() / scales.len().max(1);
+        let (all, mut rounding) = (levels.len(), Rounding::new(shared));
         let blocks = levels.chunks_exact_mut(BLOCK).zip(totals.chunks_exact_mut(runs.max(1)));
-        let mut scale = Scale::default();
         for (number, (levels, totals)) in blocks.enumerate() {
-            let from = source.add(number * BLOCK);
-            if (number * BLOCK).is_multiple_of(shared) {
-                scale = scale_of::<S>(from, shared);
-            }
-            let rounded = round_block::<S>(from, BLOCK, scale, levels);
+            let first = number * BLOCK;
+            let (scale, rounded) = rounding.block::<S>(number, source.add(first), all - first, levels);
             // A sum of 32 levels is a whole number that f32 holds exactly.
             let halves = [S::sum(S::load(rounded.as_ptr())), S::sum(S::load(rounded.as_ptr().add(16)))];
             let whole = halves[0] + halves[1];
@@ -113,7 +110,7 @@ simd_fn! {
             if let Some(pair) = pairs.get_mut(number) {
                 *pair = whole as i16;
             }
-            (scales[number], sums[number]) = (scale.scale, scale.scale * whole);
+            (scales[number], sums[number]) = (scale, scale * whole);
         }
     }
 }

@@ -192,8 +192,8 @@ impl<'a> StoredRows<'a> {
         if fine(&self.first) || self.second.as_ref().is_some_and(fine) { Precision::F32 } else { Precision::Bf16 }
     }
 
-    /// How many activations share a scale when they meet these rows in 8 bits: as many as weights share a block with their scales' scale,
-    /// but at least 32. The smallest number of the two parts; `None` where no row consists of blocks.
+    /// How many activations share a scale when they meet these rows in 8 bits: as many as a block has weights, of two parts' blocks the smaller
+    /// one. `None` where no row consists of blocks.
     pub(crate) fn run(&self) -> Option<usize> {
         let parts = [Some(&self.first), self.second.as_ref()];
         parts.into_iter().flatten().map(|part| part.dtype).filter(|dtype| dtype.is_quantised()).map(DType::block_len).min()

@@ -96,49 +96,49 @@ impl Prepared {
 /// and compilers make vectors of it, which they do not of a saturating cast.
 const MAGIC: f32 = 12_582_912.0;
 
-/// What turns levels into values, and values into levels.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Scale {
-    pub(super) scale: f32,
+/// The scale of a run of values, of which blocks are rounded one after the other.
+#[derive(Clone, Copy)]
+pub(super) struct Rounding {
+    /// Values that share a scale, a multiple of 32.
+    run: usize,
+    scale: f32,
     factor: f32,
 }
 
-/// The scale that the largest of `count` values gives them all.
-///
-/// # Safety
-/// The instruction set is available, and the values are there.
-#[inline(always)]
-pub(super) unsafe fn scale_of<S: Simd>(source: Source, count: usize) -> Scale {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut largest = S::splat(0.0);
-        sweep!(count, |at, lanes| {
-            let v = source.load::<S>(at, lanes);
-            largest = S::max(largest, S::max(v, S::sub(S::splat(0.0), v)));
-        });
-        let largest = S::maximum(largest);
-        Scale { scale: largest / 127.0, factor: if largest > 0.0 { 127.0 / largest } else { 0.0 } }
+impl Rounding {
+    pub(super) fn new(run: usize) -> Self {
+        Self { run, scale: 0.0, factor: 0.0 }
     }
-}
 
-/// Rounds `count` values, at most 32, to `levels` (32 of them) in -127..=127; gives the levels as f32.
-///
-/// # Safety
-/// As [`scale_of`], which gave `scale` for values that these are among.
-#[inline(always)]
-pub(super) unsafe fn round_block<S: Simd>(source: Source, count: usize, scale: Scale, levels: &mut [i8]) -> [f32; BLOCK] {
-    // SAFETY: the caller's promise; at most 32 values are stored.
-    unsafe {
-        let factor = S::splat(scale.factor);
-        let mut rounded = [0.0_f32; BLOCK];
-        sweep!(count, |at, lanes| {
-            let v = S::round(S::mul(source.load::<S>(at, lanes), factor));
-            S::store_first(rounded.as_mut_ptr().add(at), v, lanes);
-        });
-        for (level, value) in levels.iter_mut().zip(&rounded) {
-            *level = (*value + MAGIC).to_bits() as i8;
+    /// Rounds the `number`-th 32 values, which `source` begins with and of which `left` are left in all, to `levels` (32 of them) in
+    /// -127..=127; gives their scale, which the largest value of the run makes, and the levels as f32.
+    ///
+    /// # Safety
+    /// The instruction set is available, and the values are there; the blocks of a run come in order.
+    #[inline(always)]
+    pub(super) unsafe fn block<S: Simd>(&mut self, number: usize, source: Source, left: usize, levels: &mut [i8]) -> (f32, [f32; BLOCK]) {
+        // SAFETY: the caller's promise; at most 32 values are stored.
+        unsafe {
+            if (number * BLOCK).is_multiple_of(self.run) {
+                let mut largest = S::splat(0.0);
+                sweep!(self.run.min(left), |at, lanes| {
+                    let v = source.load::<S>(at, lanes);
+                    largest = S::max(largest, S::max(v, S::sub(S::splat(0.0), v)));
+                });
+                let largest = S::maximum(largest);
+                (self.scale, self.factor) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            }
+            let factor = S::splat(self.factor);
+            let mut rounded = [0.0_f32; BLOCK];
+            sweep!(BLOCK.min(left), |at, lanes| {
+                let v = S::round(S::mul(source.load::<S>(at, lanes), factor));
+                S::store_first(rounded.as_mut_ptr().add(at), v, lanes);
+            });
+            for (level, value) in levels.iter_mut().zip(&rounded) {
+                *level = (*value + MAGIC).to_bits() as i8;
+            }
+            (self.scale, rounded)
         }
-        rounded
     }
 }
 
@@ -146,14 +146,11 @@ simd_fn! {
     /// One row into levels, scales and sums.
     fn quantise<S>(run: usize, values: &[f32], levels: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
         let blocks = levels.chunks_exact_mut(BLOCK).zip(scales.chunks_exact_mut(BLOCK / GROUP)).zip(sums.chunks_exact_mut(BLOCK / GROUP));
-        let mut shared = Scale::default();
+        let mut rounding = Rounding::new(run);
         for (number, ((levels, scales), sums)) in blocks.enumerate() {
             let first = (number * BLOCK).min(values.len());
-            let (left, from) = (values.len() - first, Source::F32(values.as_ptr().add(first)));
-            if (number * BLOCK).is_multiple_of(run) {
-                shared = scale_of::<S>(from, run.min(left));
-            }
-            let (scale, rounded) = (shared.scale, round_block::<S>(from, BLOCK.min(left), shared, levels));
+            let source = Source::F32(values.as_ptr().add(first));
+            let (scale, rounded) = rounding.block::<S>(number, source, values.len() - first, levels);
             scales.fill(scale);
             for (sum, four) in sums.iter_mut().zip(rounded.chunks_exact(GROUP)) {
                 *sum = scale * ((four[0] + four[1]) + (four[2] + four[3]));
@@ -166,14 +163,11 @@ simd_fn! {
     /// One row into levels and lanes.
     fn quantise_to_lanes<S>(run: usize, values: &[f32], levels: &mut [i8], lanes: &mut [f32]) {
         lanes.fill(0.0);
-        let mut shared = Scale::default();
+        let mut rounding = Rounding::new(run);
         for (number, levels) in levels.chunks_exact_mut(BLOCK).enumerate() {
             let first = (number * BLOCK).min(values.len());
-            let (left, from) = (values.len() - first, Source::F32(values.as_ptr().add(first)));
-            if (number * BLOCK).is_multiple_of(run) {
-                shared = scale_of::<S>(from, run.min(left));
-            }
-            let (scale, rounded) = (shared.scale, round_block::<S>(from, BLOCK.min(left), shared, levels));
+            let source = Source::F32(values.as_ptr().add(first));
+            let (scale, rounded) = rounding.block::<S>(number, source, values.len() - first, levels);
             // What fills the last 64 up may lie past the last step.
             let (step, block) = (number / (STEP / BLOCK), number % (STEP / BLOCK));
             let Some(lanes) = lanes.get_mut(step * LANES..(step + 1) * LANES) else { continue };
